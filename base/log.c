@@ -1,0 +1,175 @@
+#include "base/log.h"
+
+#include "base/clock.h"
+#include "base/utf8.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A line is built on the stack and written with one write(2): lines of several processes that share a pipe do
+ * not mix, and nothing is lost in a buffer when the process dies. What does not fit is cut, never split. */
+enum { LINE_SIZE = 2048, LINE_RESERVE = 8 };
+
+struct line {
+    char text[LINE_SIZE];
+    size_t len;
+};
+
+enum log_level log_threshold = LOG_LEVEL_INFO;
+static enum log_format line_format = LOG_FORMAT_LOGFMT;
+static char instance_id[64];
+static void (*line_sink)(const char *line, size_t len);
+
+static const char *const level_names[] = {[LOG_LEVEL_ERROR] = "error",
+                                          [LOG_LEVEL_WARN] = "warn",
+                                          [LOG_LEVEL_INFO] = "info",
+                                          [LOG_LEVEL_DEBUG] = "debug"};
+
+void log_set_level(enum log_level level)
+{
+    log_threshold = level;
+}
+
+void log_set_format(enum log_format format)
+{
+    line_format = format;
+}
+
+void log_set_instance(const char *id)
+{
+    snprintf(instance_id, sizeof instance_id, "%s", id ? id : "");
+}
+
+void log_set_sink(void (*sink)(const char *line, size_t len))
+{
+    line_sink = sink;
+}
+
+bool log_level_parse(const char *name, enum log_level *level)
+{
+    for (size_t i = 0; i < sizeof level_names / sizeof *level_names; i++) {
+        if (strcmp(name, level_names[i]) == 0) {
+            *level = (enum log_level)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *log_level_name(enum log_level level)
+{
+    return level_names[level];
+}
+
+struct log_field log_bytes(const char *key, const char *text, size_t len)
+{
+    return (struct log_field){.key = key, .type = LOG_FIELD_STR, .text = text, .len = len};
+}
+
+struct log_field log_str(const char *key, const char *text)
+{
+    return log_bytes(key, text, text ? strlen(text) : 0);
+}
+
+static void line_add(struct line *line, const char *text, size_t len)
+{
+    size_t room = LINE_SIZE - LINE_RESERVE - line->len;
+
+    if (len > room)
+        len = room;
+    memcpy(line->text + line->len, text, len);
+    line->len += len;
+}
+
+static void line_add_text(struct line *line, const char *text)
+{
+    line_add(line, text, strlen(text));
+}
+
+/* Writes the contents of a quoted string as JSON does; logfmt readers understand the same escapes. */
+static void line_add_escaped(struct line *line, const char *text, size_t len)
+{
+    for (size_t i = 0; i < len;) {
+        unsigned char c = (unsigned char)text[i];
+        size_t step = utf8_step(text + i, len - i);
+        char escape[8];
+
+        if (line->len + sizeof escape + LINE_RESERVE > LINE_SIZE) {
+            return;
+        } else if (step == 0) {
+            line_add_text(line, "\\ufffd");
+            step = 1;
+        } else if (c == '"' || c == '\\') {
+            snprintf(escape, sizeof escape, "\\%c", c);
+            line_add_text(line, escape);
+        } else if (c < 0x20 || c == 0x7f) {
+            snprintf(escape, sizeof escape, "\\u%04x", c);
+            line_add_text(line, escape);
+        } else {
+            line_add(line, text + i, step);
+        }
+        i += step;
+    }
+}
+
+static bool is_bare(const char *text, size_t len)
+{
+    if (!len)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c <= ' ' || c == '"' || c == '\\' || c == '=' || c >= 0x7f)
+            return false;
+    }
+    return true;
+}
+
+static void line_add_field(struct line *line, const struct log_field *field)
+{
+    bool json = line_format == LOG_FORMAT_JSON;
+    char number[24];
+
+    if (line->len > (json ? 1u : 0u))
+        line_add_text(line, json ? "," : " ");
+    if (json)
+        line_add_text(line, "\"");
+    line_add_text(line, field->key);
+    line_add_text(line, json ? "\":" : "=");
+    if (field->type == LOG_FIELD_INT) {
+        snprintf(number, sizeof number, "%" PRId64, field->number);
+        line_add_text(line, number);
+    } else if (!json && is_bare(field->text, field->len)) {
+        line_add(line, field->text, field->len);
+    } else {
+        line_add_text(line, "\"");
+        line_add_escaped(line, field->text, field->len);
+        /* Room for this quote is part of LINE_RESERVE, so a cut value is still a well-formed one. */
+        line->text[line->len++] = '"';
+    }
+}
+
+void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count)
+{
+    struct line line = {.len = 0};
+    char time[CLOCK_ISO8601_SIZE];
+
+    if (line_format == LOG_FORMAT_JSON)
+        line_add_text(&line, "{");
+    struct log_field head[] = {log_str("time", clock_iso8601(clock_wall_ms(), time)),
+                               log_str("level", level_names[level]), log_str("instance", instance_id),
+                               log_str("event", event)};
+    for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+        if (head[i].len)
+            line_add_field(&line, &head[i]);
+    for (size_t i = 0; i < count && line.len + 128 < LINE_SIZE; i++)
+        line_add_field(&line, &fields[i]);
+    if (line_format == LOG_FORMAT_JSON)
+        line.text[line.len++] = '}';
+    line.text[line.len++] = '\n';
+    if (line_sink)
+        line_sink(line.text, line.len);
+    else if (write(STDERR_FILENO, line.text, line.len) < 0)
+        return; /* nowhere left to say so */
+}

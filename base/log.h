@@ -1,0 +1,60 @@
+/* Structured logging: one line an event, on standard error.
+ *
+ *     log_info("session online", log_str("session", name), log_int("online", total));
+ *
+ * logfmt:  time=2026-01-31T23:59:59.999Z level=info instance=a1 event="session online" session=bob online=2
+ * JSON:    {"time":"…","level":"info","instance":"a1","event":"session online","session":"bob","online":2}
+ *
+ * Message contents never appear at info or above. */
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+enum log_format { LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
+
+struct log_field {
+    const char *key; /* a constant, [a-z_]+ */
+    enum { LOG_FIELD_STR, LOG_FIELD_INT } type;
+    const char *text; /* not NUL-terminated; control characters and invalid UTF-8 are escaped when written */
+    size_t len;
+    int64_t number;
+};
+
+struct log_field log_str(const char *key, const char *text); /* NULL is written as an empty string */
+struct log_field log_bytes(const char *key, const char *text, size_t len);
+
+static inline struct log_field log_int(const char *key, int64_t number)
+{
+    return (struct log_field){.key = key, .type = LOG_FIELD_INT, .number = number};
+}
+
+extern enum log_level log_threshold; /* what is less important is not written */
+
+void log_set_level(enum log_level level);
+void log_set_format(enum log_format format);
+void log_set_instance(const char *id);                         /* copied, cut at 63 bytes; NULL: none */
+void log_set_sink(void (*sink)(const char *line, size_t len)); /* for tests; NULL: standard error */
+
+/* Names as in the configuration: error, warn, info, debug; logfmt, json. False when unknown. */
+bool log_level_parse(const char *name, enum log_level *level);
+const char *log_level_name(enum log_level level);
+
+void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count);
+
+#define log_event(level, event, ...)                                                                         \
+    do {                                                                                                     \
+        if ((level) <= log_threshold) {                                                                      \
+            const struct log_field log_fields_[] = {__VA_ARGS__};                                            \
+            log_write((level), (event), log_fields_, sizeof log_fields_ / sizeof(struct log_field));         \
+        }                                                                                                    \
+    } while (0)
+#define log_error(event, ...) log_event(LOG_LEVEL_ERROR, event, __VA_ARGS__)
+#define log_warn(event, ...)  log_event(LOG_LEVEL_WARN, event, __VA_ARGS__)
+#define log_info(event, ...)  log_event(LOG_LEVEL_INFO, event, __VA_ARGS__)
+#define log_debug(event, ...) log_event(LOG_LEVEL_DEBUG, event, __VA_ARGS__)
+
+#endif

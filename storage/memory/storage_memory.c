@@ -1,0 +1,1 @@
+#include "storage/memory/storage_memory.h"

@@ -1,0 +1,87 @@
+#include "storage/storage.h"
+
+void storage_start(struct storage *storage, const struct storage_events *events,
+                   const struct storage_instance *instance)
+{
+    storage->ops->start(storage, events, instance);
+}
+
+void storage_leave(struct storage *storage, struct storage_request *request)
+{
+    storage->ops->leave(storage, request);
+}
+
+void storage_destroy(struct storage *storage)
+{
+    if (storage)
+        storage->ops->destroy(storage);
+}
+
+enum storage_state storage_state(const struct storage *storage)
+{
+    return storage->state;
+}
+
+const char *storage_name(const struct storage *storage)
+{
+    return storage->ops->name;
+}
+
+void storage_subscribe(struct storage *storage, struct slice channel, struct storage_request *request)
+{
+    storage->ops->subscribe(storage, channel, request);
+}
+
+void storage_unsubscribe(struct storage *storage, struct slice channel)
+{
+    storage->ops->unsubscribe(storage, channel);
+}
+
+void storage_publish(struct storage *storage, struct slice channel, struct slice bytes,
+                     struct storage_request *request)
+{
+    storage->ops->publish(storage, channel, bytes, request);
+}
+
+void storage_probe(struct storage *storage, struct storage_request *request)
+{
+    storage->ops->probe(storage, request);
+}
+
+void storage_register(struct storage *storage, const struct storage_session *session, struct slice notice,
+                      bool restore, struct storage_request *request)
+{
+    storage->ops->register_session(storage, session, notice, restore, request);
+}
+
+void storage_unregister(struct storage *storage, const struct storage_session *session,
+                        struct storage_request *request)
+{
+    storage->ops->unregister_session(storage, session, request);
+}
+
+void storage_count(struct storage *storage, struct storage_request *request)
+{
+    storage->ops->count(storage, request);
+}
+
+void storage_list_sessions(struct storage *storage, struct slice cursor, size_t limit,
+                           struct storage_request *request)
+{
+    storage->ops->list_sessions(storage, cursor, limit, request);
+}
+
+void storage_find_session(struct storage *storage, struct slice name, struct storage_request *request)
+{
+    storage->ops->find_session(storage, name, request);
+}
+
+void storage_list_user(struct storage *storage, struct slice user, struct storage_request *request)
+{
+    storage->ops->list_user(storage, user, request);
+}
+
+void storage_list_instances(struct storage *storage, struct storage_request *request)
+{
+    storage->ops->list_instances(storage, request);
+}

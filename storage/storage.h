@@ -1,0 +1,198 @@
+/* Storage: the bus between instances and the registry of who is connected. Everything is asynchronous.
+ *
+ * The broker knows only this header; storage/redis/ and storage/memory/ implement it. Rules for every
+ * implementation:
+ *
+ * - A request calls back exactly once: with its result, with ERROR_TIMEOUT at its deadline, with
+ * ERROR_UNAVAILABLE as soon as the storage is known to be out of reach (at once while it is), with
+ * ERROR_CANCELLED when the storage is destroyed. Never from inside the call that made it. Its struct stays
+ * the caller's and must live until then.
+ * - Bytes given in are copied before the call returns; bytes given out live until the callback returns.
+ * - Requests on one channel take effect in the order made. A request's callback may make further requests.
+ * - Channels are as proto/address.h writes them ("user:{admin}"), without the storage's prefix. */
+#ifndef STORAGE_STORAGE_H
+#define STORAGE_STORAGE_H
+
+#include "base/list.h"
+#include "proto/slice.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct storage;
+
+/* ---- requests ---- */
+
+/* One name and value of a record; both as the registry holds them. */
+struct storage_field {
+    struct slice name, value;
+};
+
+/* A session, an instance or a user's session, as rows of text (design.md, "Redis: a public interface"). */
+struct storage_record {
+    struct slice key; /* the session's name or the instance's id */
+    const struct storage_field *fields;
+    size_t field_count;
+};
+
+struct storage_result {
+    int64_t number; /* what each call below says */
+    const struct storage_record *records;
+    size_t record_count;
+    struct slice cursor; /* lists: where to go on; empty at the end */
+};
+
+struct storage_request {
+    /* `error` is 0 or from proto/errors.h; `result` is never NULL, and empty after an error. */
+    void (*on_done)(struct storage_request *request, int error, const struct storage_result *result);
+    struct list link; /* the storage's, until on_done */
+};
+
+/* ---- what the storage tells the broker ---- */
+
+enum storage_state {
+    STORAGE_DOWN, /* requests answer ERROR_UNAVAILABLE; what is published meanwhile may be missed */
+    STORAGE_UP,   /* reachable, and every subscription that was held is confirmed again */
+};
+
+struct storage_events {
+    /* A message on a subscribed channel, or on this instance's own ("instance:{ID}") or "control". */
+    void (*on_message)(void *data, struct slice channel, struct slice bytes);
+
+    /* The state changed. The first change is to STORAGE_UP, from inside no call. */
+    void (*on_state)(void *data, enum storage_state state);
+
+    /* The registry no longer knows this instance (it lost its data, or the lease ran out and others reaped
+     * it), or a reconnect makes that possible: register every online session again, with `restore` set. */
+    void (*on_registry_lost)(void *data);
+
+    /* Another instance's `session_count` sessions were removed because its lease ran out. */
+    void (*on_reaped)(void *data, struct slice instance, size_t session_count);
+
+    void *data;
+};
+
+/* Who this process is; copied. */
+struct storage_instance {
+    const char *id;
+    const char *host;
+    const char *listen; /* HOST:PORT of the WebSocket listener */
+    const char *version;
+    int64_t pid;
+    uint64_t started_at_ms; /* wall time */
+    uint32_t heartbeat_ms;  /* one heartbeat and one bus probe each */
+    uint32_t lease_ms;      /* without a heartbeat for so long, others reap this instance's sessions */
+};
+
+/* ---- life ---- */
+
+/* Connects, claims the instance's id and begins the heartbeat; on_state tells when it serves. An id held by a
+ * living instance is logged and tried again until its lease runs out, then on_state never comes up. */
+void storage_start(struct storage *storage, const struct storage_events *events,
+                   const struct storage_instance *instance);
+
+/* Gives up the lease and removes the instance from the registry; sessions must be unregistered before.
+ * number: 0. */
+void storage_leave(struct storage *storage, struct storage_request *request);
+
+/* Cancels what is open (each request calls back) and frees everything. NULL is allowed. */
+void storage_destroy(struct storage *storage);
+
+enum storage_state storage_state(const struct storage *storage);
+
+/* "redis" or "memory", for logs and /v1/stats. */
+const char *storage_name(const struct storage *storage);
+
+/* ---- bus ---- */
+
+/* Receives the channel's messages through on_message; called back when confirmed. A subscription made while
+ * the storage is down fails; one that was confirmed is restored by itself after an outage. One subscription
+ * per channel and process. */
+void storage_subscribe(struct storage *storage, struct slice channel, struct storage_request *request);
+
+/* Ends it, at once as far as on_message goes. A pending storage_subscribe() of the channel still calls back.
+ */
+void storage_unsubscribe(struct storage *storage, struct slice channel);
+
+/* number: how many instances (this one included) received it; 0 is ERROR_NONE too. */
+void storage_publish(struct storage *storage, struct slice channel, struct slice bytes,
+                     struct storage_request *request);
+
+/* Sends this instance a probe over the bus and calls back when it arrived: a real round trip. */
+void storage_probe(struct storage *storage, struct storage_request *request);
+
+/* ---- registry ---- */
+
+struct storage_session {
+    struct slice name;  /* the NAME of session:NAME */
+    struct slice conn;  /* unique for ever */
+    struct slice user;  /* empty: none */
+    struct slice route; /* the route's pattern */
+    struct slice face;
+    struct slice remote;      /* the client's HOST:PORT */
+    struct slice agent;       /* User-Agent; may be empty */
+    uint64_t connected_at_ms; /* wall time */
+};
+
+enum { STORAGE_REPLACED_NOBODY = 0, STORAGE_REPLACED_SOMEBODY = 1 };
+
+/* Registers a session whose channel is already subscribed, and publishes `notice` (an envelope) on that
+ * channel in the same script; an empty notice is not published. number: STORAGE_REPLACED_SOMEBODY when a
+ * living subscriber other than this process, or another conn registered by this process, held the name. With
+ * `restore`, a newer holder (by connected_at) is left alone: ERROR_CONFLICT; and nothing is published when
+ * the entry was still ours. */
+void storage_register(struct storage *storage, const struct storage_session *session, struct slice notice,
+                      bool restore, struct storage_request *request);
+
+/* Removes the session if it is still `session->conn` that holds the name. number: 1 removed, 0 it had a
+ * successor. */
+void storage_unregister(struct storage *storage, const struct storage_session *session,
+                        struct storage_request *request);
+
+/* number: sessions on all living instances. An instance that crashed is not counted from the moment the bus
+ * notices. */
+void storage_count(struct storage *storage, struct storage_request *request);
+
+/* records: up to about `limit` sessions after `cursor` (empty: from the start); key: the name; fields: as
+ * registered. */
+void storage_list_sessions(struct storage *storage, struct slice cursor, size_t limit,
+                           struct storage_request *request);
+
+/* records: one, or none when there is no such session. */
+void storage_find_session(struct storage *storage, struct slice name, struct storage_request *request);
+
+/* records: the user's sessions; one field: instance. */
+void storage_list_user(struct storage *storage, struct slice user, struct storage_request *request);
+
+/* records: the instances with a lease. */
+void storage_list_instances(struct storage *storage, struct storage_request *request);
+
+/* ---- for implementations ---- */
+
+/* The head of every implementation's structure; the functions above call through it. */
+struct storage_ops {
+    const char *name;
+    void (*start)(struct storage *, const struct storage_events *, const struct storage_instance *);
+    void (*leave)(struct storage *, struct storage_request *);
+    void (*destroy)(struct storage *);
+    void (*subscribe)(struct storage *, struct slice, struct storage_request *);
+    void (*unsubscribe)(struct storage *, struct slice);
+    void (*publish)(struct storage *, struct slice, struct slice, struct storage_request *);
+    void (*probe)(struct storage *, struct storage_request *);
+    void (*register_session)(struct storage *, const struct storage_session *, struct slice, bool,
+                             struct storage_request *);
+    void (*unregister_session)(struct storage *, const struct storage_session *, struct storage_request *);
+    void (*count)(struct storage *, struct storage_request *);
+    void (*list_sessions)(struct storage *, struct slice, size_t, struct storage_request *);
+    void (*find_session)(struct storage *, struct slice, struct storage_request *);
+    void (*list_user)(struct storage *, struct slice, struct storage_request *);
+    void (*list_instances)(struct storage *, struct storage_request *);
+};
+
+struct storage {
+    const struct storage_ops *ops;
+    enum storage_state state; /* changed by the implementation, just before on_state */
+};
+
+#endif
