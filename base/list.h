@@ -66,11 +66,11 @@ static inline struct list *list_pop(struct list *list)
     return node;
 }
 
-#define list_for_each(pos, list) for (struct list *pos = (list)->next; pos != (list); pos = pos->next)
+#define list_for_each(pos, head) for (struct list *pos = (head)->next; pos != (head); pos = pos->next)
 
 /* As list_for_each(); the body may remove `pos` (and only `pos`). */
-#define list_for_each_safe(pos, list)                                                                        \
-    for (struct list *pos = (list)->next, *pos##_next = pos->next; pos != (list);                            \
+#define list_for_each_safe(pos, head)                                                                        \
+    for (struct list *pos = (head)->next, *pos##_next = pos->next; pos != (head);                            \
          pos = pos##_next, pos##_next = pos->next)
 
 #endif
