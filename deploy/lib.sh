@@ -67,7 +67,7 @@ packages_missing() {
 package_choose() {
     local name
     for name in "$@"; do
-        if apt-cache policy "$name" 2>/dev/null | grep -q 'Candidate: [^(]'; then
+        if [[ $(apt-cache policy "$name" 2>/dev/null) == *'Candidate: '[^\(]* ]]; then
             echo "$name"
             return
         fi
@@ -86,9 +86,7 @@ packages_apt() (
     log=$1 daemons='' status=0
     shift
     for daemon in $quiet_daemons; do
-        if ! dpkg-query -W -f '${db:Status-Status}' "$daemon" 2>/dev/null | grep -qx installed; then
-            daemons+=" $daemon"
-        fi
+        if [[ $(dpkg-query -W -f '${db:Status-Status}' "$daemon" 2>/dev/null) != installed ]]; then daemons+=" $daemon"; fi
     done
     if [[ -n $daemons && ! -e $policy ]]; then
         trap 'as_root rm -f "$policy"' EXIT
@@ -162,7 +160,7 @@ port_free() {
 http_status() (
     exec 2>/dev/null
     exec {socket}<>"/dev/tcp/$1/$2" || exit 0
-    printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$3" >&"$socket"
+    printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$3" >&"$socket"
     read -r -t 5 -u "$socket" _ status _ || exit 0
     echo "$status"
 )

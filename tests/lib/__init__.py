@@ -1,0 +1,27 @@
+"""What the Python tests are written with: real servers on ports of their own, and clients.
+
+    with Cluster(2) as cluster:
+        with WsClient(cluster[0].ws("/websocket/bob")) as a, WsClient(cluster[1].ws("/websocket/bob")) as b:
+            a.send("hi")
+            assert b.recv() == "bob:hi"
+
+Servers (RedisServer, Broker, Cluster, HAProxy, Nginx) and clients (WsClient, RawWs) are context managers: they are
+ready when the block begins, and gone when it ends. Whatever waits has a deadline and raises Timeout.
+"""
+
+from .broker import Broker, Cluster
+from .http import Response, request
+from .paths import BINARY, ROOT, SANITIZED
+from .process import Process
+from .proxies import HAProxy, Nginx
+from .rawws import Frame, RawWs, frame
+from .redis_server import RedisServer
+from .tls import Certificate
+from .waiting import Timeout, wait_until
+from .ws import Closed, Refused, WsClient, background
+
+__all__ = [
+    "BINARY", "Broker", "Certificate", "Closed", "Cluster", "Frame", "HAProxy", "Nginx", "Process", "ROOT", "RawWs",
+    "RedisServer", "Refused", "Response", "SANITIZED", "Timeout", "WsClient", "background", "frame", "request",
+    "wait_until",
+]
