@@ -1,0 +1,361 @@
+#include "broker/options.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#define SECONDS(n) ((uint64_t)(n)*1000)
+#define HOURS(n)   (SECONDS(n) * 3600)
+#define KIB        ((uint64_t)1024)
+#define MIB        (KIB * 1024)
+#define GIB        (MIB * 1024)
+#define FIELD(f)   offsetof(struct config, f)
+
+static const char *const storage_names[] = {"auto", "memory", "redis", NULL};
+static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
+static const char *const format_names[] = {"logfmt", "json", NULL};
+
+static bool only(const char *value, size_t min, size_t max, const char *punctuation)
+{
+    size_t len = strlen(value);
+    for (size_t i = 0; i < len; i++) {
+        if (!isalnum((unsigned char)value[i]) && strchr(punctuation, value[i]) == NULL)
+            return false;
+    }
+    return len >= min && len <= max;
+}
+
+static bool is_key_prefix(const char *value)
+{
+    return only(value, 1, 64, ":._-");
+}
+
+static bool is_instance(const char *value)
+{
+    return only(value, 0, 63, "._-");
+}
+
+const char *const option_group_titles[GROUP_COUNT] = {
+    [GROUP_LISTEN] = "Listening", [GROUP_STORAGE] = "Storage", [GROUP_LIMITS] = "Limits",
+    [GROUP_TIMES] = "Times",      [GROUP_LOG] = "Log",
+};
+
+/* clang-format off: one row, one option */
+const struct option_spec option_specs[] = {
+    {.key = "listen",
+     .type = OPTION_ADDRESS,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(listen),
+     .fallback = "127.0.0.1:8000",
+     .meta = "ADDR:PORT",
+     .letter = 'l',
+     .help = "Where WebSocket clients connect. Anything but loopback needs authentication or insecure."},
+    {.key = "api",
+     .type = OPTION_ADDRESS,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(api),
+     .fallback = "127.0.0.1:8001",
+     .off_allowed = true,
+     .meta = "ADDR:PORT|off",
+     .help =
+         "Where health, metrics and the HTTP API are served. Anything but loopback needs authentication or "
+         "insecure."},
+    {.key = "insecure",
+     .type = OPTION_BOOL,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(insecure),
+     .fallback = "no",
+     .meta = "yes|no",
+     .help =
+         "Allow listening beyond loopback without authentication: whoever reaches the port can be anybody."},
+    {.key = "tls_cert",
+     .type = OPTION_STRING,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(tls_cert),
+     .fallback = "",
+     .meta = "FILE",
+     .help = "Certificate chain (PEM). With tls_key, the WebSocket port speaks TLS."},
+    {.key = "tls_key",
+     .type = OPTION_STRING,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(tls_key),
+     .fallback = "",
+     .meta = "FILE",
+     .help = "Private key (PEM) of tls_cert."},
+    {.key = "prefixes",
+     .type = OPTION_LIST,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(prefixes),
+     .fallback = "",
+     .meta = "/PATH,...",
+     .reload = true,
+     .help = "Path prefixes under which every route is served too. May be given several times."},
+
+    {.key = "storage",
+     .type = OPTION_ENUM,
+     .group = GROUP_STORAGE,
+     .offset = FIELD(storage),
+     .fallback = "auto",
+     .names = storage_names,
+     .meta = "KIND",
+     .help = "Where sessions are registered and messages travel: memory for a single broker, redis for many, "
+             "auto for redis exactly when redis is set."},
+    {.key = "redis",
+     .type = OPTION_REDIS,
+     .group = GROUP_STORAGE,
+     .offset = FIELD(redis),
+     .fallback = "",
+     .meta = "URL",
+     .letter = 'r',
+     .help = "The Redis server: redis://[USER:PASSWORD@]HOST[:PORT][/DB] or unix://PATH[?db=DB]."},
+    {.key = "prefix",
+     .type = OPTION_STRING,
+     .group = GROUP_STORAGE,
+     .offset = FIELD(prefix),
+     .fallback = "sb:",
+     .check = is_key_prefix,
+     .form = "1 to 64 of A-Z a-z 0-9 : . _ -",
+     .meta = "TEXT",
+     .help = "What all keys and channels in Redis begin with. Brokers that work together share it."},
+    {.key = "instance",
+     .type = OPTION_STRING,
+     .group = GROUP_STORAGE,
+     .offset = FIELD(instance),
+     .fallback = "",
+     .check = is_instance,
+     .form = "up to 63 of A-Z a-z 0-9 . _ -",
+     .meta = "ID",
+     .help =
+         "This broker's name, unique among those that share a Redis. Empty: made from host name and chance."},
+    {.key = "heartbeat",
+     .type = OPTION_DURATION,
+     .group = GROUP_STORAGE,
+     .offset = FIELD(heartbeat),
+     .fallback = "1s",
+     .min = 100,
+     .max = SECONDS(60),
+     .meta = "TIME",
+     .help = "How often this broker tells Redis that it lives."},
+    {.key = "lease",
+     .type = OPTION_DURATION,
+     .group = GROUP_STORAGE,
+     .offset = FIELD(lease),
+     .fallback = "5s",
+     .min = 200,
+     .max = HOURS(1),
+     .meta = "TIME",
+     .help = "How long after its last heartbeat a broker counts as dead and its sessions are removed by the "
+             "others; "
+             "at least twice the heartbeat, and the same on all brokers."},
+    {.key = "redis_timeout",
+     .type = OPTION_DURATION,
+     .group = GROUP_STORAGE,
+     .offset = FIELD(redis_timeout),
+     .fallback = "5s",
+     .min = 100,
+     .max = SECONDS(300),
+     .meta = "TIME",
+     .help = "A Redis command unanswered for so long has failed, and its connection with it."},
+    {.key = "redis_backoff_max",
+     .type = OPTION_DURATION,
+     .group = GROUP_STORAGE,
+     .offset = FIELD(redis_backoff_max),
+     .fallback = "5s",
+     .min = 100,
+     .max = SECONDS(300),
+     .meta = "TIME",
+     .help = "The longest wait between two attempts to reconnect to Redis; the first waits are shorter."},
+
+    {.key = "max_connections",
+     .type = OPTION_INTEGER,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(max_connections),
+     .fallback = "100000",
+     .min = 1,
+     .max = 10000000,
+     .meta = "N",
+     .reload = true,
+     .help = "Connections beyond this number are answered 503."},
+    {.key = "max_message",
+     .type = OPTION_SIZE,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(max_message),
+     .fallback = "1MiB",
+     .min = KIB,
+     .max = GIB,
+     .meta = "SIZE",
+     .reload = true,
+     .help = "The largest message a client may send; a larger one closes its connection (1009)."},
+    {.key = "outbox_limit",
+     .type = OPTION_SIZE,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(outbox_limit),
+     .fallback = "4MiB",
+     .min = 64 * KIB,
+     .max = 16 * GIB,
+     .meta = "SIZE",
+     .reload = true,
+     .help =
+         "What may wait for one slow client before it is cut off (4008); at least max_message and 64KiB."},
+    {.key = "inflight_limit",
+     .type = OPTION_INTEGER,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(inflight_limit),
+     .fallback = "256",
+     .min = 1,
+     .max = 1000000,
+     .meta = "N",
+     .reload = true,
+     .help = "How many messages of one client may wait for the storage; beyond that nothing more is read "
+             "from it."},
+
+    {.key = "ping_interval",
+     .type = OPTION_DURATION,
+     .group = GROUP_TIMES,
+     .offset = FIELD(ping_interval),
+     .fallback = "25s",
+     .min = 100,
+     .max = HOURS(24),
+     .zero_allowed = true,
+     .meta = "TIME",
+     .reload = true,
+     .help = "A client silent for so long is pinged."},
+    {.key = "ping_timeout",
+     .type = OPTION_DURATION,
+     .group = GROUP_TIMES,
+     .offset = FIELD(ping_timeout),
+     .fallback = "10s",
+     .min = 100,
+     .max = HOURS(1),
+     .meta = "TIME",
+     .reload = true,
+     .help = "A client that leaves a ping unanswered for so long is closed."},
+    {.key = "handshake_timeout",
+     .type = OPTION_DURATION,
+     .group = GROUP_TIMES,
+     .offset = FIELD(handshake_timeout),
+     .fallback = "10s",
+     .min = SECONDS(1),
+     .max = SECONDS(300),
+     .meta = "TIME",
+     .help = "How long a new connection may take for its handshake (TLS and HTTP)."},
+    {.key = "close_timeout",
+     .type = OPTION_DURATION,
+     .group = GROUP_TIMES,
+     .offset = FIELD(close_timeout),
+     .fallback = "5s",
+     .min = 100,
+     .max = SECONDS(300),
+     .meta = "TIME",
+     .reload = true,
+     .help = "How long a client may take to answer a close."},
+    {.key = "drain_time",
+     .type = OPTION_DURATION,
+     .group = GROUP_TIMES,
+     .offset = FIELD(drain_time),
+     .fallback = "10s",
+     .min = 100,
+     .max = HOURS(1),
+     .zero_allowed = true,
+     .meta = "TIME",
+     .reload = true,
+     .help = "On SIGTERM the clients are sent away evenly over this time."},
+    {.key = "drain_delay",
+     .type = OPTION_DURATION,
+     .group = GROUP_TIMES,
+     .offset = FIELD(drain_delay),
+     .fallback = "1s",
+     .min = 1,
+     .max = HOURS(1),
+     .zero_allowed = true,
+     .meta = "TIME",
+     .reload = true,
+     .help = "How long clients that are sent away are asked to wait before they reconnect."},
+
+    {.key = "log_level",
+     .type = OPTION_ENUM,
+     .group = GROUP_LOG,
+     .offset = FIELD(log_level),
+     .fallback = "info",
+     .names = level_names,
+     .meta = "LEVEL",
+     .reload = true,
+     .help = "What is less important is not logged."},
+    {.key = "log_format",
+     .type = OPTION_ENUM,
+     .group = GROUP_LOG,
+     .offset = FIELD(log_format),
+     .fallback = "logfmt",
+     .names = format_names,
+     .meta = "FORMAT",
+     .reload = true,
+     .help = "How the lines on standard error look."},
+};
+/* clang-format on */
+
+const size_t option_count = sizeof option_specs / sizeof option_specs[0];
+
+const struct option_spec *option_find(const char *key)
+{
+    for (size_t i = 0; i < option_count; i++) {
+        if (strcmp(option_specs[i].key, key) == 0)
+            return &option_specs[i];
+    }
+    return NULL;
+}
+
+/* Levenshtein distance; words longer than any key are simply far. */
+static size_t distance(const char *a, const char *b)
+{
+    size_t rows[OPTION_NAME_SIZE], len_a = strlen(a), len_b = strlen(b);
+    if (len_a >= OPTION_NAME_SIZE || len_b >= OPTION_NAME_SIZE)
+        return OPTION_NAME_SIZE;
+    for (size_t j = 0; j <= len_b; j++)
+        rows[j] = j;
+    for (size_t i = 1; i <= len_a; i++) {
+        size_t diagonal = rows[0];
+        rows[0] = i;
+        for (size_t j = 1; j <= len_b; j++) {
+            size_t above = rows[j], best = diagonal + (a[i - 1] != b[j - 1]);
+            if (above + 1 < best)
+                best = above + 1;
+            if (rows[j - 1] + 1 < best)
+                best = rows[j - 1] + 1;
+            rows[j] = best;
+            diagonal = above;
+        }
+    }
+    return rows[len_b];
+}
+
+const char *option_nearest(const char *key)
+{
+    const char *nearest = NULL;
+    size_t best = 4;
+    for (size_t i = 0; i < option_count; i++) {
+        size_t d = distance(key, option_specs[i].key);
+        if (d < best && d < strlen(option_specs[i].key)) {
+            best = d;
+            nearest = option_specs[i].key;
+        }
+    }
+    return nearest;
+}
+
+static const char *rename_key(const char *key, const char *prefix, char underscore, bool upper, char *out)
+{
+    char *write = stpcpy(out, prefix);
+    for (; *key != '\0'; key++)
+        *write++ = *key == '_' ? underscore : upper ? (char)toupper((unsigned char)*key) : *key;
+    *write = '\0';
+    return out;
+}
+
+const char *option_env_name(const struct option_spec *spec, char out[static OPTION_NAME_SIZE])
+{
+    return rename_key(spec->key, "SWITCHBOARD_", '_', true, out);
+}
+
+const char *option_long_name(const struct option_spec *spec, char out[static OPTION_NAME_SIZE])
+{
+    return rename_key(spec->key, "", '-', false, out);
+}
