@@ -1,0 +1,40 @@
+/* The listening socket: accepts TCP connections on the loop and hands their descriptors on.
+ *
+ * SO_REUSEPORT is set, so several processes of one user may share a port. A shortage of descriptors or memory
+ * pauses accepting for a tenth of a second and is logged once, until ten seconds passed without one. */
+#ifndef BROKER_LISTENER_H
+#define BROKER_LISTENER_H
+
+#include <event2/util.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+struct listener;
+struct loop;
+
+/* A connection came: `fd` (non-blocking, close-on-exec, TCP_NODELAY) is the callee's from here on. */
+typedef void (*listener_accept_cb)(void *data, evutil_socket_t fd, const struct sockaddr *peer,
+                                   socklen_t peer_len);
+
+/* Listens on `address`: HOST:PORT, [IPV6]:PORT, or :PORT and *:PORT for all addresses of both families. Of a
+ * name with several addresses, the first that can be bound is taken. Port 0 picks a free one. NULL on failure
+ * (logged). */
+struct listener *listener_create(struct loop *loop, const char *address, listener_accept_cb on_accept,
+                                 void *data);
+void listener_destroy(struct listener *listener); /* also from on_accept */
+
+/* What it listens on, as HOST:PORT with the real port; valid as long as the listener. */
+const char *listener_address(const struct listener *listener);
+
+/* Closes the listening socket; connections handed on are not touched. Idempotent, also from on_accept. */
+void listener_stop(struct listener *listener);
+
+/* Splits an address as above. Copies the host, without brackets and empty for "all", into `host`.
+ * 0, or -1 with a text for people in *problem. */
+int listener_parse(const char *address, char *host, size_t host_size, unsigned *port, const char **problem);
+
+/* Raises the limit of open descriptors as far as the hard limit allows, at most to 1,048,576, since
+ * libwebsockets keeps tables of that size. Logs and returns the limit in force. */
+size_t listener_raise_fd_limit(void);
+
+#endif
