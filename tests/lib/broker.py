@@ -12,7 +12,9 @@ from .paths import BINARY, DEPLOY, PATIENCE, VALGRIND
 from .ports import free_port
 from .process import Process
 from .redis_server import RedisServer
+from .rawws import RawWs
 from .waiting import Timeout, wait_until
+from .ws import WsClient
 
 # A report of a sanitizer makes the exit code 99, and shows in the log.
 _CHECKED = {
@@ -135,6 +137,31 @@ class Broker(Process):
 
     def ws(self, path):
         return f"{'wss' if self.tls else 'ws'}://{'localhost' if self.tls else '127.0.0.1'}:{self.port}{path}"
+
+    def connect(self, path, **options):
+        """A WsClient whose session is online."""
+        return self.online(WsClient(self.ws(path), tls=self.tls, **options))
+
+    def raw(self, path, **options):
+        """A RawWs whose session is online, unless the handshake was refused."""
+        client = RawWs(self.port, path, tls=self.tls, **options)
+        return self.online(client) if client.status == 101 else client
+
+    def online(self, client, timeout=PATIENCE):
+        """Waits until the session of a client that just connected is online; returns the client."""
+        needle = f"remote=127.0.0.1:{client.local_port} "
+        try:
+            self.line_wait(lambda line: needle in line and 'event="session online"' in line, timeout)
+        except BaseException:
+            client.abort()
+            raise
+        return client
+
+    def stats(self):
+        return self.api("/v1/stats")
+
+    def counter(self, name):
+        return self.stats()["counters"][name]
 
     def request(self, path="/", **options):
         """A request to the port of the clients."""

@@ -166,16 +166,21 @@ class Process:
 
 
 def of_this_test():
+    """All that this test used: what it started, and what fixtures of its whole file did."""
     return list(_all)
 
 
-def forget_all():
-    _all.clear()
+def running():
+    return [one for one in _all if one.running]
 
 
-def end_all():
-    """Kills what is left of this test; returns the names."""
-    left = [one for one in _all if one.running]
+def forget_ended():
+    _all[:] = running()
+
+
+def end_all(but=()):
+    """Kills what is left of this test, except for these; returns the names."""
+    left = [one for one in running() if one not in but]
     for one in left:
         one.kill()
     return [one.name for one in left]
