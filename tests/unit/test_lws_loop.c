@@ -36,7 +36,7 @@
 struct peer {
     unsigned char *message; /* LWS_PRE bytes, then what came */
     size_t len, sent;
-    bool binary, sending;
+    bool binary, sending, paused;
 };
 
 struct world {
@@ -44,7 +44,7 @@ struct world {
     struct lws_loop *lws;
     struct listener *listener;
     struct lws_vhost *vhost;
-    struct event *child_gone;
+    struct event *idle_over;
     char *certificate, *key;
     unsigned short port;
     int online, online_peak, closed;
@@ -87,6 +87,9 @@ static int send_piece(struct lws *wsi, struct peer *peer)
         return lws_callback_on_writable(wsi) < 0 ? -1 : 0;
     peer->len = peer->sent = 0;
     peer->sending = false;
+    if (peer->paused)
+        lws_rx_flow_control(wsi, 1);
+    peer->paused = false;
     return 0;
 }
 
@@ -101,6 +104,7 @@ static int on_message(struct lws *wsi, struct peer *peer)
         return 0;
     }
     if (is_text(peer, "pause")) {
+        peer->paused = true;
         lws_rx_flow_control(wsi, 0);
         lws_set_timer_usecs(wsi, 20 * LWS_US_PER_MS);
         return 0;
@@ -165,7 +169,6 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         world.writable_calls++;
         return send_piece(wsi, peer);
     case LWS_CALLBACK_TIMER:
-        lws_rx_flow_control(wsi, 1);
         if (append(peer, "tick", 4) != 0)
             return -1;
         peer->sending = true;
@@ -669,7 +672,7 @@ static void dial_and_stay(void)
 
 static void on_third_echo(struct loop_hook *hook)
 {
-    struct event *over = world.child_gone;
+    struct event *over = world.idle_over;
     struct timeval wait = {.tv_usec = IDLE_MS * 1000};
     if (world.writable_calls < 3)
         return;
@@ -687,10 +690,10 @@ static void an_idle_loop_sleeps(void **state)
         dial_and_stay();
         _exit(0);
     }
-    world.child_gone = event_new(loop_base(world.loop), -1, 0, on_idle_over, NULL);
+    world.idle_over = event_new(loop_base(world.loop), -1, 0, on_idle_over, NULL);
     loop_hook_add(world.loop, &hook, on_third_echo);
     loop_run(world.loop);
-    event_free(world.child_gone);
+    event_free(world.idle_over);
     assert_in_range(idle_turns, 0, MAX_IDLE_TURNS);
     assert_int_equal(world.online, 3);
 
