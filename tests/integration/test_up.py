@@ -18,12 +18,18 @@ from lib.ports import free_port
 ROW = re.compile(r"^ +(redis|broker\d+|haproxy) +(\d+) +(\S+)")
 
 
+def environment(**more):
+    """Variables of this name are settings for the brokers; those of the test run are none."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SWITCHBOARD_")}
+    return {**kept, "SWITCHBOARD_BIN": BINARY, **more}
+
+
 class Up(Process):
     def __init__(self, *options, port=None):
         self.port = port or free_port()
         self.folder = tempfile.mkdtemp(prefix="sb-up-")
         super().__init__("deploy/up", [ROOT / "deploy/up", "--no-install", "--port", self.port, *options],
-                         env={"SWITCHBOARD_BIN": BINARY, "SWITCHBOARD_RUN_DIR": self.folder}, cwd="/")
+                         env=environment(SWITCHBOARD_RUN_DIR=self.folder), cwd="/", inherit=False)
 
     def start(self):
         super().start()
@@ -49,7 +55,7 @@ class Up(Process):
 
 
 def refused(*options):
-    done = subprocess.run([ROOT / "deploy/up", *options], env={**os.environ, "SWITCHBOARD_BIN": BINARY}, cwd="/",
+    done = subprocess.run([ROOT / "deploy/up", *options], env=environment(), cwd="/",
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
     assert done.stdout == ""
     return done.returncode, done.stderr
