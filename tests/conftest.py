@@ -1,15 +1,28 @@
 """What all Python tests share: fixtures, what a failure shows, and that nothing is left running."""
 
+import os
+import re
+
 import pytest
 
 from lib import Broker, Cluster, RedisServer, process
 
 
+def pytest_collection_modifyitems(config, items):
+    """tests/run -k: a regular expression for the names of functions, as CTest has them for its tests."""
+    pattern = os.environ.get("SWITCHBOARD_TEST_PATTERN")
+    if pattern:
+        config.hook.pytest_deselected(items=[item for item in items if not re.search(pattern, item.name)])
+        items[:] = [item for item in items if re.search(pattern, item.name)]
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_running():
-    """Each test ends what it started; one that does not fails, and hurts none of the next."""
+    """Each test ends what it started; one that does not fails, and hurts none of the next. What fixtures of a whole file
+    started before it stays."""
+    before = process.running()
     yield
-    left = process.end_all()
+    left = process.end_all(but=before)
     assert not left, "the test left running: " + ", ".join(left)
 
 
@@ -21,7 +34,7 @@ def pytest_runtest_makereport(item, call):
         for started in process.of_this_test():
             report.sections.append((f"log of {started.name}", started.log_tail()))
     if call.when == "teardown":
-        process.forget_all()
+        process.forget_ended()
 
 
 @pytest.fixture
