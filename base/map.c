@@ -19,7 +19,8 @@ static uint64_t mix(uint64_t a, uint64_t b)
 static uint64_t read_word(const char *data, size_t len)
 {
     uint64_t word = 0;
-    memcpy(&word, data, len);
+    if (len)
+        memcpy(&word, data, len);
     return word;
 }
 
@@ -39,10 +40,16 @@ static uint32_t hash_key(const char *key, size_t len)
 
 void map_init(struct map *map)
 {
+    static bool seeded;
+
     *map = (struct map){0};
-    /* A seed of zero (no entropy at early boot) only costs the protection against chosen collisions. */
-    if (!seed && getrandom(&seed, sizeof seed, GRND_NONBLOCK) == (ssize_t)sizeof seed)
-        seed |= 1;
+    if (seeded)
+        return;
+    /* Once only, as maps in use depend on it. A seed of zero (no entropy at early boot) only costs the
+     * protection against chosen collisions. */
+    seeded = true;
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != (ssize_t)sizeof seed)
+        seed = 0;
 }
 
 void map_close(struct map *map)
@@ -57,7 +64,7 @@ struct map_node *map_find(const struct map *map, const char *key, size_t len)
         return NULL;
     uint32_t hash = hash_key(key, len);
     struct map_node *node = map->slots[hash & (map->slot_count - 1)];
-    while (node && (node->hash != hash || node->key_len != len || memcmp(node->key, key, len) != 0))
+    while (node && (node->hash != hash || node->key_len != len || (len && memcmp(node->key, key, len) != 0)))
         node = node->next;
     return node;
 }

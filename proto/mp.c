@@ -147,6 +147,12 @@ static bool skip_shallow(struct mp_reader *reader, uint64_t *inner)
     return false;
 }
 
+/* An array or a map, empty or not. */
+static bool is_container(const struct mp_reader *reader)
+{
+    return left(reader) && ((*reader->at & 0xe0) == 0x80 || (*reader->at >= 0xdc && *reader->at <= 0xdf));
+}
+
 bool mp_skip(struct mp_reader *reader)
 {
     uint64_t open[MP_DEPTH_MAX]; /* values still to be read at each level */
@@ -154,11 +160,12 @@ bool mp_skip(struct mp_reader *reader)
     uint64_t inner;
 
     for (;;) {
+        /* msgpack-c counts an empty container as a level too. */
+        if (depth == MP_DEPTH_MAX && is_container(reader))
+            return false;
         if (!skip_shallow(reader, &inner))
             return false;
         if (inner) {
-            if (depth == MP_DEPTH_MAX)
-                return false;
             open[depth++] = inner;
             continue;
         }
