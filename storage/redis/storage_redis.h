@@ -8,16 +8,22 @@
 struct event_base;
 struct storage;
 
+/* Where the server is and how to log in. Read from the URL by whoever has one (the broker's configuration
+ * does). */
 struct storage_redis_options {
-    const char *url;         /* redis://[user:pass@]host[:port][/db] or unix://path[?db=N] */
+    const char *host; /* TCP: a name or an address; NULL: a unix socket */
+    const char *path; /* the unix socket; NULL: TCP */
+    uint16_t port;
+    const char *username; /* NULL: the default user */
+    const char *password; /* NULL: none */
+    uint32_t database;
     const char *prefix;      /* before every key and channel; usually "sb:" */
     uint32_t timeout_ms;     /* a command's deadline */
     uint32_t backoff_max_ms; /* the longest pause between two attempts to connect */
 };
 
-/* NULL when the URL is bad or memory is short; `error` then says why. `base` must outlive it; `options` are copied. Nothing
- * is connected before storage_start(). */
-struct storage *storage_redis_create(struct event_base *base, const struct storage_redis_options *options, char *error,
-                                     size_t error_size);
+/* NULL when memory is short. `base` must outlive it; `options` are copied. Nothing is connected before
+ * storage_start(). */
+struct storage *storage_redis_create(struct event_base *base, const struct storage_redis_options *options);
 
 #endif

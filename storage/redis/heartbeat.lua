@@ -1,0 +1,24 @@
+-- Renews an instance's lease and looks for leases that ran out.
+-- KEYS: the set of instances; ARGV: id, lease in ms, how many expired ids to return
+-- Returns: 1 when the instance wasn't known, else 0; 1 when its own lease had run out, else 0; ms until the next
+-- lease can run out (-1: none but its own); the ids whose lease ran out
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local oldest = now - ARGV[2]
+local mine = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local late = mine and tonumber(mine) < oldest
+
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+
+local reply = {mine and 0 or 1, late and 1 or 0, -1}
+local first = redis.call('ZRANGEBYSCORE', KEYS[1], oldest, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+if first[1] and first[1] ~= ARGV[1] then
+  reply[3] = tonumber(first[2]) - oldest
+end
+-- One whose own lease ran out can't tell who is dead: everybody may have been cut off.
+if not late then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. oldest, 'LIMIT', 0, ARGV[3])) do
+    reply[#reply + 1] = id
+  end
+end
+return reply

@@ -1,0 +1,10 @@
+-- Removes a session's hash while it belongs to a dead instance.
+-- KEYS: the session's hash; ARGV: the instance
+-- Returns: the session's user ('': none), or nil when there was nothing to remove
+local hash = redis.call('HMGET', KEYS[1], 'instance', 'user')
+
+if hash[1] == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+  return hash[2] or ''
+end
+return false

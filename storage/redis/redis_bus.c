@@ -1,0 +1,306 @@
+#include "base/alloc.h"
+#include "base/log.h"
+#include "proto/errors.h"
+#include "storage/redis/redis_storage.h"
+
+/* Channels subscribed again at a time after a reconnect: enough to keep the server busy, little enough that
+ * the loop goes on turning. */
+enum { RESTORE_WINDOW = 4 * REDIS_BATCH_MAX };
+
+/* A wanted channel. There may be 100,000 of them, so it is one small block. An unsubscribe takes it out of
+ * the map at once; it then lives until its own confirmation has come, while a new subscription of the same
+ * channel is another structure with another confirmation. */
+struct redis_channel {
+    struct map_node node;
+    struct redis_storage *storage;
+    struct storage_request *request; /* waits for the first confirmation */
+    bool wanted;                     /* in the map */
+    bool sent;                       /* over this connection */
+    bool in_flight;                  /* sent, and not confirmed yet */
+    char name[];
+};
+
+static struct redis_storage *storage_of(void *topology)
+{
+    return container_of(topology, struct redis_storage, topology);
+}
+
+/* ---- batches ---- */
+
+static void send_batch(struct redis_storage *storage)
+{
+    struct redis_bus *bus = &storage->bus;
+
+    if (!bus->batch_count)
+        return;
+    struct slice channels = slice_from(bus->batch.data, bus->batch.len);
+    struct redis_conn *conn = redis_topology_bus(&storage->topology, channels);
+    if (bus->batch.failed)
+        redis_conn_fail(conn, "memory is short");
+    else
+        redis_conn_subscription(conn, bus->batch_subscribes ? "SUBSCRIBE" : "UNSUBSCRIBE", channels,
+                                bus->batch_count);
+    bus->batch_count = 0;
+    buffer_clear(&bus->batch);
+}
+
+static int add_to_batch(struct redis_storage *storage, struct slice channel, bool subscribe,
+                        redis_on_reply *on_reply, void *data)
+{
+    struct redis_bus *bus = &storage->bus;
+    struct redis_key key;
+
+    if (bus->batch_subscribes != subscribe || bus->batch_count == REDIS_BATCH_MAX)
+        send_batch(storage);
+    bus->batch_subscribes = subscribe;
+    if (!redis_key_channel(storage, &key, channel))
+        return ERROR_BAD_REQUEST;
+    int error = redis_conn_announce(redis_topology_bus(&storage->topology, channel), on_reply, data);
+    if (error)
+        return error;
+    redis_bulk_append(&bus->batch, redis_key_slice(&key));
+    bus->batch_count++;
+    return 0;
+}
+
+void redis_bus_on_turn_end(void *topology)
+{
+    send_batch(storage_of(topology));
+}
+
+/* ---- subscriptions ---- */
+
+static struct slice channel_name(const struct redis_channel *channel)
+{
+    return slice_from(channel->node.key, channel->node.key_len);
+}
+
+/* Not in the map yet. */
+static struct redis_channel *channel_create(struct redis_storage *storage, struct slice name)
+{
+    struct redis_channel *channel = mem_alloc(sizeof *channel + name.len);
+
+    if (!channel)
+        return NULL;
+    *channel = (struct redis_channel){.storage = storage};
+    memcpy(channel->name, name.data, name.len);
+    return channel;
+}
+
+static bool channel_hold(struct redis_channel *channel, size_t name_len)
+{
+    channel->wanted = map_insert(&channel->storage->bus.channels, &channel->node, channel->name, name_len);
+    return channel->wanted;
+}
+
+static void channel_drop(struct redis_channel *channel)
+{
+    if (channel->wanted)
+        map_remove(&channel->storage->bus.channels, &channel->node);
+    channel->wanted = false;
+    if (!channel->in_flight)
+        mem_free(channel);
+}
+
+static void restore_more(struct redis_storage *storage);
+
+static void on_restored(struct redis_storage *storage, const struct redis_reply *reply, int error)
+{
+    struct redis_bus *bus = &storage->bus;
+
+    bus->restore_in_flight--;
+    if (error && reply)
+        redis_setup_fail(storage, "SUBSCRIBE", reply);
+    else if (!error && bus->restoring)
+        restore_more(storage);
+}
+
+static void on_subscribed(void *data, const struct redis_reply *reply, int error)
+{
+    struct redis_channel *channel = data;
+    struct redis_storage *storage = channel->storage;
+    struct storage_request *request = channel->request;
+
+    channel->in_flight = false;
+    channel->request = NULL;
+    if (!channel->wanted)
+        mem_free(channel);
+    else if (error && request)
+        channel_drop(channel);
+    if (request)
+        redis_done(request, error, NULL);
+    else
+        on_restored(storage, reply, error);
+}
+
+void redis_bus_subscribe(struct storage *base, struct slice name, struct storage_request *request)
+{
+    struct redis_storage *storage = redis_storage_of(base);
+    struct redis_channel *channel;
+    int error;
+
+    if (base->state != STORAGE_UP) {
+        redis_later(storage, request, storage->destroyed ? ERROR_CANCELLED : ERROR_UNAVAILABLE);
+        return;
+    }
+    /* A channel held already is asked for once more, for the sake of the confirmation, and not held twice. */
+    bool held = map_find(&storage->bus.channels, name.data, name.len);
+    channel = channel_create(storage, name);
+    error = channel && (held || channel_hold(channel, name.len)) ? 0 : ERROR_NO_MEMORY;
+    if (!error)
+        error = add_to_batch(storage, name, true, on_subscribed, channel);
+    if (error) {
+        if (channel)
+            channel_drop(channel);
+        redis_later(storage, request, error);
+        return;
+    }
+    channel->request = request;
+    channel->sent = channel->in_flight = true;
+}
+
+void redis_bus_unsubscribe(struct storage *base, struct slice name)
+{
+    struct redis_storage *storage = redis_storage_of(base);
+    struct map_node *node = map_find(&storage->bus.channels, name.data, name.len);
+
+    if (!node)
+        return;
+    struct redis_channel *channel = container_of(node, struct redis_channel, node);
+    /* Where the connection is gone, so is the subscription. */
+    if (channel->sent && add_to_batch(storage, name, false, redis_ignore, NULL) == ERROR_NO_MEMORY)
+        redis_conn_fail(redis_topology_bus(&storage->topology, name), "memory is short");
+    channel_drop(channel);
+}
+
+bool redis_bus_hold(struct redis_storage *storage, struct slice name)
+{
+    struct redis_channel *channel;
+
+    if (map_find(&storage->bus.channels, name.data, name.len))
+        return true;
+    channel = channel_create(storage, name);
+    if (channel && channel_hold(channel, name.len))
+        return true;
+    mem_free(channel);
+    return false;
+}
+
+/* ---- after a reconnect ---- */
+
+static bool restore_channel(struct redis_storage *storage, struct redis_channel *channel)
+{
+    int error = add_to_batch(storage, channel_name(channel), true, on_subscribed, channel);
+
+    if (error) {
+        redis_conn_fail(redis_topology_bus(&storage->topology, channel_name(channel)), "memory is short");
+        return false;
+    }
+    channel->sent = channel->in_flight = true;
+    storage->bus.restore_in_flight++;
+    return true;
+}
+
+/* While channels are restored none is added, so the table doesn't grow and slots are a safe place to pause.
+ */
+static void restore_more(struct redis_storage *storage)
+{
+    struct redis_bus *bus = &storage->bus;
+
+    if (bus->restore_in_flight > RESTORE_WINDOW / 2)
+        return;
+    while (bus->restore_slot < bus->channels.slot_count && bus->restore_in_flight < RESTORE_WINDOW) {
+        struct map_node *node = bus->channels.slots[bus->restore_slot++];
+        for (; node; node = node->next)
+            if (!restore_channel(storage, container_of(node, struct redis_channel, node)))
+                return;
+    }
+    if (bus->restore_slot == bus->channels.slot_count && !bus->restore_in_flight) {
+        bus->restoring = false;
+        redis_setup_restored(storage);
+    }
+}
+
+void redis_bus_restore(struct redis_storage *storage)
+{
+    struct redis_bus *bus = &storage->bus;
+
+    bus->restore_slot = bus->restore_in_flight = 0;
+    bus->restoring = true;
+    restore_more(storage);
+}
+
+void redis_bus_on_down(struct redis_storage *storage)
+{
+    struct redis_bus *bus = &storage->bus;
+
+    bus->restoring = false;
+    bus->batch_count = 0;
+    buffer_clear(&bus->batch);
+    for (struct map_node *node = map_next(&bus->channels, NULL); node; node = map_next(&bus->channels, node))
+        container_of(node, struct redis_channel, node)->sent = false;
+}
+
+/* ---- messages ---- */
+
+void redis_bus_on_message(void *topology, struct slice name, struct slice bytes)
+{
+    struct redis_storage *storage = storage_of(topology);
+
+    if (name.len < storage->prefix_len || memcmp(name.data, storage->prefix, storage->prefix_len) != 0)
+        return;
+    struct slice channel = slice_from(name.data + storage->prefix_len, name.len - storage->prefix_len);
+    if (slice_equal(channel, slice_from(storage->own_channel, storage->own_channel_len)) &&
+        redis_probe_take(storage, bytes))
+        return;
+    if (map_find(&storage->bus.channels, channel.data, channel.len))
+        storage->events.on_message(storage->events.data, channel, bytes);
+}
+
+static void on_published(void *data, const struct redis_reply *reply, int error)
+{
+    struct storage_result result = {.number = reply ? reply->integer : 0};
+
+    redis_done(data, error, &result);
+}
+
+void redis_bus_publish(struct storage *base, struct slice channel, struct slice bytes,
+                       struct storage_request *request)
+{
+    struct redis_storage *storage = redis_storage_of(base);
+    struct redis_key key;
+    int error = ERROR_UNAVAILABLE;
+
+    if (storage->destroyed) {
+        error = ERROR_CANCELLED;
+    } else if (!redis_key_channel(storage, &key, channel)) {
+        error = ERROR_BAD_REQUEST;
+    } else if (base->state == STORAGE_UP) {
+        const struct slice args[] = {slice_from("PUBLISH", 7), redis_key_slice(&key), bytes};
+        error = redis_conn_command(redis_topology_pick(&storage->topology, args[1]), args, 3, on_published,
+                                   request);
+    }
+    if (error)
+        redis_later(storage, request, error);
+}
+
+void redis_bus_init(struct redis_storage *storage)
+{
+    map_init(&storage->bus.channels);
+    buffer_init(&storage->bus.batch, 0);
+}
+
+void redis_bus_close(struct redis_storage *storage)
+{
+    struct map *channels = &storage->bus.channels;
+    struct map_node *node = map_next(channels, NULL);
+
+    while (node) {
+        struct map_node *next = map_next(channels, node);
+        map_remove(channels, node);
+        mem_free(container_of(node, struct redis_channel, node));
+        node = next;
+    }
+    map_close(channels);
+    buffer_close(&storage->bus.batch);
+}

@@ -1,0 +1,140 @@
+#include "base/clock.h"
+#include "base/log.h"
+#include "proto/errors.h"
+#include "storage/redis/redis_storage.h"
+
+#include <event2/event.h>
+#include <event2/util.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+/* The heartbeat is a script on one key, whatever the number of sessions. A timer of its own looks again at
+ * the moment when another instance's lease runs out, so that its sessions don't wait for the next heartbeat.
+ */
+enum { EXPIRED_MAX = 4, CHECK_MARGIN_MS = 5, FIXED = 3 /* elements of the reply before the ids */ };
+
+static void arm(struct event *timer, uint64_t ms)
+{
+    struct timeval tv = {.tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000) * 1000};
+
+    event_add(timer, &tv);
+}
+
+/* Up to a tenth early, so that instances started together drift apart. */
+static uint64_t next_beat_ms(const struct redis_storage *storage)
+{
+    uint64_t ms = storage->instance.heartbeat_ms;
+    uint16_t chance;
+
+    evutil_secure_rng_get_bytes(&chance, sizeof chance);
+    return ms - ms / 10 * chance / UINT16_MAX;
+}
+
+static void look_for_the_dead(struct redis_storage *storage, const struct redis_reply *reply)
+{
+    struct redis_lease *lease = &storage->lease;
+    uint64_t now = clock_monotonic_ms();
+    int64_t wait = redis_reply_integer(reply, 2);
+
+    /* Whoever was cut off together with this instance gets a lease's time to come back. */
+    if (redis_reply_integer(reply, 1))
+        lease->quiet_until_ms = now + storage->instance.lease_ms;
+    if (now < lease->quiet_until_ms) {
+        arm(lease->check, lease->quiet_until_ms - now + CHECK_MARGIN_MS);
+        return;
+    }
+    for (size_t i = FIXED; i < reply->count; i++)
+        redis_reap_claim(storage, redis_reply_text(reply, i));
+    if (wait >= 0 && (uint64_t)wait < storage->instance.heartbeat_ms)
+        arm(lease->check, (uint64_t)wait + CHECK_MARGIN_MS);
+}
+
+static void on_beaten(void *data, const struct redis_reply *reply, int error)
+{
+    struct redis_storage *storage = data;
+    bool was_up = storage->storage.state == STORAGE_UP;
+
+    storage->lease.in_flight = false;
+    if (error) {
+        if (reply && !was_up)
+            redis_setup_fail(storage, "heartbeat", reply);
+        return;
+    }
+    if (!storage->lease.beating)
+        return;
+    bool lost = redis_reply_integer(reply, 0) == 1;
+    if (lost && was_up) {
+        log_warn("registry lost this instance", log_str("action", "registering its sessions again"));
+        redis_registry_describe(storage);
+    }
+    look_for_the_dead(storage, reply);
+    if (was_up)
+        redis_topology_stable(&storage->topology);
+    else
+        redis_setup_beaten(storage);
+    if (lost && was_up)
+        storage->events.on_registry_lost(storage->events.data);
+}
+
+static void beat(struct redis_storage *storage)
+{
+    char lease[16], max[8];
+    struct redis_key key;
+
+    if (storage->lease.in_flight)
+        return;
+    redis_key_instances(storage, &key);
+    snprintf(lease, sizeof lease, "%" PRIu32, storage->instance.lease_ms);
+    snprintf(max, sizeof max, "%d", EXPIRED_MAX);
+    const struct slice args[] = {slice_text(storage->instance.id), slice_text(lease), slice_text(max)};
+    int error = redis_script_call(&storage->scripts, REDIS_SCRIPT_HEARTBEAT, redis_key_slice(&key), args, 3,
+                                  on_beaten, storage);
+    storage->lease.in_flight = !error;
+}
+
+static void on_beat(evutil_socket_t fd, short what, void *data)
+{
+    struct redis_storage *storage = data;
+
+    (void)fd, (void)what;
+    beat(storage);
+    redis_registry_refresh(storage);
+    redis_probe_send(storage);
+    arm(storage->lease.beat, next_beat_ms(storage));
+}
+
+static void on_check(evutil_socket_t fd, short what, void *data)
+{
+    (void)fd, (void)what;
+    beat(data);
+}
+
+bool redis_lease_init(struct redis_storage *storage)
+{
+    storage->lease.beat = evtimer_new(storage->loop, on_beat, storage);
+    storage->lease.check = evtimer_new(storage->loop, on_check, storage);
+    return storage->lease.beat && storage->lease.check;
+}
+
+void redis_lease_close(struct redis_storage *storage)
+{
+    if (storage->lease.beat)
+        event_free(storage->lease.beat);
+    if (storage->lease.check)
+        event_free(storage->lease.check);
+}
+
+void redis_lease_begin(struct redis_storage *storage)
+{
+    storage->lease.beating = true;
+    beat(storage);
+    redis_probe_send(storage);
+    arm(storage->lease.beat, next_beat_ms(storage));
+}
+
+void redis_lease_on_down(struct redis_storage *storage)
+{
+    storage->lease.beating = storage->lease.in_flight = false;
+    event_del(storage->lease.beat);
+    event_del(storage->lease.check);
+}
