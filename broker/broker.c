@@ -1,0 +1,341 @@
+#include "broker/broker.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "broker/api.h"
+#include "broker/config.h"
+#include "broker/listener.h"
+#include "broker/loop.h"
+#include "broker/metrics.h"
+#include "broker/router.h"
+#include "broker/session.h"
+#include "broker/ws.h"
+#include "proto/address.h"
+#include "proto/errors.h"
+#include "storage/memory/storage_memory.h"
+#include "storage/redis/storage_redis.h"
+#include "storage/storage.h"
+
+#include <event2/event.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum {
+    SPARE_DESCRIPTORS =
+        128, /* kept from sessions: for Redis, the API, the page, and newcomers to be refused */
+    DRAIN_TICK_MS = 100,
+    HOST_MAX = 48,
+};
+
+struct broker {
+    struct loop *loop;
+    struct config *config; /* a reference */
+    struct metrics metrics;
+    struct storage *storage;
+    struct router *router;
+    struct sessions *sessions;
+    struct ws_server *ws;
+    struct api *api; /* NULL: switched off */
+    char instance[64], host[HOST_MAX];
+    uint64_t started_at_ms; /* wall time */
+
+    bool draining, leaving;
+    struct event *drain_timer;
+    uint64_t drain_ends_ms, drain_gives_up_ms; /* monotonic */
+    struct storage_request leave;
+};
+
+/* ---- what the storage reports ---- */
+
+static void on_message(void *data, struct slice channel, struct slice bytes)
+{
+    struct broker *broker = data;
+
+    router_on_message(broker->router, channel, bytes);
+}
+
+static void on_state(void *data, enum storage_state state)
+{
+    struct broker *broker = data;
+
+    if (state == STORAGE_UP) {
+        log_info("storage up", log_str("storage", storage_name(broker->storage)));
+        return;
+    }
+    broker->metrics.storage_outages++;
+    log_warn("storage down", log_str("storage", storage_name(broker->storage)));
+    sessions_on_storage_down(broker->sessions);
+}
+
+static void on_registry_lost(void *data)
+{
+    struct broker *broker = data;
+
+    sessions_on_registry_lost(broker->sessions);
+}
+
+static void on_reaped(void *data, struct slice instance, size_t session_count)
+{
+    struct broker *broker = data;
+
+    broker->metrics.reaped += session_count;
+    log_warn("instance reaped", log_bytes("dead", instance.data, instance.len),
+             log_int("sessions", (int64_t)session_count));
+}
+
+/* ---- draining ---- */
+
+static void on_left(struct storage_request *request, int error, const struct storage_result *result)
+{
+    struct broker *broker = container_of(request, struct broker, leave);
+
+    (void)result;
+    if (error == ERROR_CANCELLED)
+        return;
+    log_info("drained", log_int("sessions_left", (int64_t)sessions_total(broker->sessions)));
+    loop_stop(broker->loop);
+}
+
+static void leave(struct broker *broker)
+{
+    if (broker->leaving)
+        return;
+    broker->leaving = true;
+    broker->leave.on_done = on_left;
+    event_del(broker->drain_timer);
+    storage_leave(broker->storage, &broker->leave);
+}
+
+static void on_idle(void *data)
+{
+    struct broker *broker = data;
+
+    if (broker->draining)
+        leave(broker);
+}
+
+static void on_drain_tick(evutil_socket_t fd, short what, void *data)
+{
+    struct broker *broker = data;
+    uint64_t now = clock_monotonic_ms();
+    size_t left = sessions_end_some(broker->sessions, 0, CLOSE_RESTART);
+
+    (void)fd;
+    (void)what;
+    if (sessions_total(broker->sessions) == 0 || now >= broker->drain_gives_up_ms) {
+        leave(broker);
+        return;
+    }
+    uint64_t ticks = now < broker->drain_ends_ms ? (broker->drain_ends_ms - now) / DRAIN_TICK_MS + 1 : 1;
+    sessions_end_some(broker->sessions, (left + ticks - 1) / ticks, CLOSE_RESTART);
+}
+
+void broker_drain(struct broker *broker)
+{
+    const struct config *config = broker->config;
+    struct timeval tick = {.tv_usec = DRAIN_TICK_MS * 1000};
+
+    if (broker->draining)
+        return;
+    broker->draining = true;
+    log_info("draining", log_int("sessions", (int64_t)sessions_online(broker->sessions)),
+             log_int("drain_time_ms", (int64_t)config->drain_time));
+    if (broker->api)
+        api_set_draining(broker->api);
+    ws_server_stop(broker->ws);
+    broker->drain_ends_ms = clock_monotonic_ms() + config->drain_time;
+    broker->drain_gives_up_ms = broker->drain_ends_ms + config->close_timeout + config->redis_timeout;
+    event_add(broker->drain_timer, &tick);
+    on_drain_tick(-1, 0, broker);
+}
+
+/* ---- life ---- */
+
+void broker_reload(struct broker *broker)
+{
+    struct config *config = config_reload(broker->config);
+
+    if (!config)
+        return;
+    log_set_level(config->log_level);
+    log_set_format(config->log_format);
+    ws_server_reload(broker->ws, config);
+    config_unref(broker->config);
+    broker->config = config;
+    log_info("configuration reloaded", log_int("routes", (int64_t)config->route_count));
+}
+
+/* The configured id, or the host's name with something random behind it. */
+static void choose_instance(struct broker *broker)
+{
+    char host[HOST_MAX] = "";
+    uint32_t random = 0;
+
+    gethostname(host, sizeof host - 1);
+    snprintf(broker->host, sizeof broker->host, "%s", host);
+    if (broker->config->instance && *broker->config->instance) {
+        snprintf(broker->instance, sizeof broker->instance, "%s", broker->config->instance);
+        return;
+    }
+    for (char *c = host; *c; c++)
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", *c))
+            *c = '-';
+    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
+        random = (uint32_t)getpid();
+    snprintf(broker->instance, sizeof broker->instance, "%s-%08x", *host ? host : "switchboard", random);
+}
+
+static struct storage *create_storage(struct broker *broker)
+{
+    const struct config *config = broker->config;
+
+    if (config->storage != CONFIG_STORAGE_REDIS)
+        return storage_memory_create(loop_base(broker->loop));
+    struct storage_redis_options options = {
+        .host = config->redis.host,
+        .port = config->redis.port,
+        .path = config->redis.path,
+        .username = config->redis.username,
+        .password = config->redis.password,
+        .database = config->redis.database,
+        .prefix = config->prefix,
+        .timeout_ms = (uint32_t)config->redis_timeout,
+        .backoff_max_ms = (uint32_t)config->redis_backoff_max,
+    };
+    return storage_redis_create(loop_base(broker->loop), &options);
+}
+
+static size_t connection_limit(const struct config *config)
+{
+    size_t descriptors = listener_raise_fd_limit();
+    size_t possible = descriptors > 2 * SPARE_DESCRIPTORS ? descriptors - SPARE_DESCRIPTORS : descriptors / 2;
+
+    if (config->max_connections <= possible)
+        return (size_t)config->max_connections;
+    log_info("max_connections lowered to what descriptors allow",
+             log_int("max_connections", (int64_t)possible), log_int("descriptors", (int64_t)descriptors));
+    return possible;
+}
+
+static bool create_parts(struct broker *broker)
+{
+    struct config *config = broker->config;
+    size_t max_connections = connection_limit(config);
+
+    broker->storage = create_storage(broker);
+    if (!broker->storage)
+        return false;
+    /* What a route's text adds to the largest message must pass as well. */
+    broker->router =
+        router_create(broker->storage, &broker->metrics, config->max_message + CONFIG_OUTBOX_SLACK);
+    broker->drain_timer = event_new(loop_base(broker->loop), -1, EV_PERSIST, on_drain_tick, broker);
+    if (!broker->router || !broker->drain_timer)
+        return false;
+    struct sessions_options sessions = {
+        .loop = broker->loop,
+        .storage = broker->storage,
+        .router = broker->router,
+        .metrics = &broker->metrics,
+        .outbox_limit = config->outbox_limit,
+        .inflight_limit = config->inflight_limit,
+        .inflight_bytes = config->max_message,
+        .on_idle = on_idle,
+        .data = broker,
+    };
+    broker->sessions = sessions_create(&sessions);
+    if (!broker->sessions)
+        return false;
+    struct ws_options ws = {
+        .loop = broker->loop,
+        .config = config,
+        .sessions = broker->sessions,
+        .storage = broker->storage,
+        .metrics = &broker->metrics,
+        .max_connections = max_connections,
+    };
+    broker->ws = ws_server_create(&ws);
+    if (!broker->ws)
+        return false;
+    if (config->api.off)
+        return true;
+    struct api_options api = {
+        .loop = broker->loop,
+        .config = config,
+        .storage = broker->storage,
+        .sessions = broker->sessions,
+        .router = broker->router,
+        .metrics = &broker->metrics,
+        .instance = broker->instance,
+        .started_at_ms = broker->started_at_ms,
+        .max_connections = max_connections,
+    };
+    broker->api = api_create(&api);
+    return broker->api != NULL;
+}
+
+static void start_storage(struct broker *broker)
+{
+    struct storage_events events = {
+        .on_message = on_message,
+        .on_state = on_state,
+        .on_registry_lost = on_registry_lost,
+        .on_reaped = on_reaped,
+        .data = broker,
+    };
+    struct storage_instance instance = {
+        .id = broker->instance,
+        .host = broker->host,
+        .listen = ws_server_address(broker->ws),
+        .version = SWITCHBOARD_VERSION,
+        .pid = getpid(),
+        .started_at_ms = broker->started_at_ms,
+        .heartbeat_ms = (uint32_t)broker->config->heartbeat,
+        .lease_ms = (uint32_t)broker->config->lease,
+    };
+    storage_start(broker->storage, &events, &instance);
+}
+
+struct broker *broker_create(struct loop *loop, struct config *config)
+{
+    struct broker *broker = mem_calloc(1, sizeof *broker);
+
+    if (!broker)
+        return NULL;
+    broker->loop = loop;
+    broker->config = config_ref(config);
+    broker->started_at_ms = clock_wall_ms();
+    choose_instance(broker);
+    log_set_instance(broker->instance);
+    if (!create_parts(broker)) {
+        log_error("the broker can't start", log_str("instance", broker->instance));
+        broker_destroy(broker);
+        return NULL;
+    }
+    start_storage(broker);
+    log_info("started", log_str("version", SWITCHBOARD_VERSION), log_int("pid", getpid()),
+             log_str("listen", ws_server_address(broker->ws)),
+             log_str("api", broker->api ? api_address(broker->api) : "off"),
+             log_str("storage", storage_name(broker->storage)),
+             log_int("routes", (int64_t)config->route_count));
+    return broker;
+}
+
+void broker_destroy(struct broker *broker)
+{
+    if (!broker)
+        return;
+    /* Connections first: their sessions still talk to the storage. Then the storage, whose last callbacks end
+     * what still waits for it: sessions, API calls, channels. */
+    ws_server_destroy(broker->ws);
+    storage_destroy(broker->storage);
+    api_destroy(broker->api);
+    sessions_destroy(broker->sessions);
+    router_destroy(broker->router);
+    if (broker->drain_timer)
+        event_free(broker->drain_timer);
+    config_unref(broker->config);
+    mem_free(broker);
+}

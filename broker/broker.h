@@ -1,0 +1,21 @@
+/* One broker process: everything that a configuration makes, wired together, from start to drained. */
+#ifndef BROKER_BROKER_H
+#define BROKER_BROKER_H
+
+struct broker;
+struct config;
+struct loop;
+
+/* Builds all parts and starts listening; the storage connects once the loop runs. Takes a reference to
+ * `config`. NULL on failure (logged). */
+struct broker *broker_create(struct loop *loop, struct config *config);
+void broker_destroy(struct broker *broker); /* NULL is allowed */
+
+/* Turns /readyz red, stops listening, closes every client with 1012 spread over drain_time, unregisters them,
+ * gives up the lease and then stops the loop. Idempotent. */
+void broker_drain(struct broker *broker);
+
+/* Reads the configuration again (SIGHUP). */
+void broker_reload(struct broker *broker);
+
+#endif

@@ -1,0 +1,46 @@
+/* What this process counts, under the names /metrics shows (Prometheus text format). */
+#ifndef BROKER_METRICS_H
+#define BROKER_METRICS_H
+
+#include <stdint.h>
+
+/* X(field, name, help): counters; each is shown as switchboard_<name>_total. */
+#define METRICS_COUNTERS(X)                                                                                  \
+    X(accepted, "connections_accepted", "TCP connections accepted")                                          \
+    X(refused_full, "connections_refused_full", "Connections refused because max_connections is reached")    \
+    X(refused_unavailable, "connections_refused_unavailable", "Upgrades refused while the storage is down")  \
+    X(refused_request, "connections_refused_request", "Upgrades refused for their path or headers")          \
+    X(sessions_opened, "sessions_opened", "Sessions that came online")                                       \
+    X(sessions_closed, "sessions_closed", "Sessions that ended")                                             \
+    X(sessions_replaced, "sessions_replaced", "Sessions closed because a newer connection took the name")    \
+    X(sessions_slow, "sessions_slow", "Sessions cut because they did not read fast enough")                  \
+    X(sessions_silent, "sessions_silent", "Sessions closed because a ping was not answered")                 \
+    X(messages_received, "messages_received", "Messages received from clients")                              \
+    X(bytes_received, "bytes_received", "Payload bytes received from clients")                               \
+    X(messages_delivered, "messages_delivered", "Messages queued to clients")                                \
+    X(bytes_sent, "bytes_sent", "Bytes written to clients, frame headers included")                          \
+    X(messages_too_big, "messages_too_big", "Messages refused because they exceed max_message")              \
+    X(messages_invalid, "messages_invalid", "Text messages that were not UTF-8")                             \
+    X(published, "published", "Messages handed to the bus")                                                  \
+    X(published_absent, "published_absent", "Of those, the ones nobody received")                            \
+    X(publish_failed, "publish_failed", "Messages the bus did not take")                                     \
+    X(bus_messages, "bus_messages", "Messages that came over the bus")                                       \
+    X(bus_invalid, "bus_invalid", "Of those, the ones that could not be read")                               \
+    X(storage_outages, "storage_outages", "Times the storage was lost")                                      \
+    X(reaped, "reaped_sessions", "Sessions of dead instances removed by this one")
+
+struct metrics {
+#define METRICS_FIELD(field, name, help) uint64_t field;
+    METRICS_COUNTERS(METRICS_FIELD)
+#undef METRICS_FIELD
+};
+
+struct buffer;
+
+/* Appends all counters in the Prometheus text exposition format, version 0.0.4. */
+void metrics_write(const struct metrics *metrics, struct buffer *out);
+
+/* Appends one gauge with its HELP and TYPE lines; `name` without the switchboard_ prefix. */
+void metrics_write_gauge(const char *name, const char *help, double value, struct buffer *out);
+
+#endif

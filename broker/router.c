@@ -1,0 +1,219 @@
+/* A channel's life: the first subscriber creates it and asks the storage for the subscription (SUBSCRIBING);
+ * confirmed, it is SUBSCRIBED until its last subscriber leaves, which ends the subscription and frees it.
+ *
+ * The storage's request lives inside the channel, so a channel that everybody left while SUBSCRIBING stays,
+ * empty, until the answer is in; someone who comes meanwhile simply joins it again. */
+#include "broker/router.h"
+
+#include "base/alloc.h"
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "broker/metrics.h"
+#include "proto/address.h"
+#include "proto/envelope.h"
+#include "proto/errors.h"
+#include "storage/storage.h"
+
+#include <string.h>
+
+struct router_channel {
+    struct map_node node;
+    struct list subscribers;
+    struct router *router;
+    struct storage_request request;
+    bool subscribing; /* the request is open */
+    char name[];
+};
+
+struct router {
+    struct storage *storage;
+    struct metrics *metrics;
+    struct map channels;
+    struct buffer envelope; /* scratch for publishing */
+    size_t max_message;
+};
+
+struct router *router_create(struct storage *storage, struct metrics *metrics, size_t max_message)
+{
+    struct router *router = mem_calloc(1, sizeof *router);
+
+    if (!router)
+        return NULL;
+    router->storage = storage;
+    router->metrics = metrics;
+    router->max_message = max_message;
+    map_init(&router->channels);
+    buffer_init(&router->envelope, 0);
+    return router;
+}
+
+void router_destroy(struct router *router)
+{
+    if (!router)
+        return;
+    map_close(&router->channels);
+    buffer_close(&router->envelope);
+    mem_free(router);
+}
+
+size_t router_channel_count(const struct router *router)
+{
+    return router->channels.count;
+}
+
+void subscriber_init(struct subscriber *subscriber)
+{
+    list_init(&subscriber->link);
+    subscriber->channel = NULL;
+}
+
+static void channel_free(struct router_channel *channel)
+{
+    map_remove(&channel->router->channels, &channel->node);
+    mem_free(channel);
+}
+
+static struct slice channel_name(const struct router_channel *channel)
+{
+    return slice_from(channel->node.key, channel->node.key_len);
+}
+
+static void on_subscribe_done(struct storage_request *request, int error, const struct storage_result *result)
+{
+    struct router_channel *channel = container_of(request, struct router_channel, request);
+
+    (void)result;
+    channel->subscribing = false;
+    if (list_empty(&channel->subscribers)) {
+        if (!error)
+            storage_unsubscribe(channel->router->storage, channel_name(channel));
+        channel_free(channel);
+        return;
+    }
+    if (error) {
+        for (struct list *link; (link = list_pop(&channel->subscribers));) {
+            struct subscriber *subscriber = container_of(link, struct subscriber, link);
+            subscriber->channel = NULL;
+            subscriber->on_subscribed(subscriber, error);
+        }
+        channel_free(channel);
+        return;
+    }
+    list_for_each (link, &channel->subscribers) {
+        struct subscriber *subscriber = container_of(link, struct subscriber, link);
+        subscriber->on_subscribed(subscriber, ERROR_NONE);
+    }
+}
+
+static struct router_channel *channel_create(struct router *router, struct slice name)
+{
+    struct router_channel *channel = mem_alloc(sizeof *channel + name.len);
+
+    if (!channel)
+        return NULL;
+    memcpy(channel->name, name.data, name.len);
+    if (!map_insert(&router->channels, &channel->node, channel->name, name.len)) {
+        mem_free(channel);
+        return NULL;
+    }
+    list_init(&channel->subscribers);
+    channel->router = router;
+    channel->subscribing = true;
+    channel->request.on_done = on_subscribe_done;
+    storage_subscribe(router->storage, name, &channel->request);
+    return channel;
+}
+
+void router_subscribe(struct router *router, struct slice name, struct subscriber *subscriber)
+{
+    struct map_node *node = map_find(&router->channels, name.data, name.len);
+    struct router_channel *channel =
+        node ? container_of(node, struct router_channel, node) : channel_create(router, name);
+
+    if (!channel) {
+        subscriber->on_subscribed(subscriber, ERROR_NO_MEMORY);
+        return;
+    }
+    list_append(&channel->subscribers, &subscriber->link);
+    subscriber->channel = channel;
+    if (!channel->subscribing)
+        subscriber->on_subscribed(subscriber, ERROR_NONE);
+}
+
+void router_unsubscribe(struct router *router, struct subscriber *subscriber)
+{
+    struct router_channel *channel = subscriber->channel;
+
+    if (!channel)
+        return;
+    list_remove(&subscriber->link);
+    subscriber->channel = NULL;
+    if (!list_empty(&channel->subscribers) || channel->subscribing)
+        return;
+    storage_unsubscribe(router->storage, channel_name(channel));
+    channel_free(channel);
+}
+
+bool router_publish(struct router *router, struct slice channel, const struct message_fields *fields,
+                    struct storage_request *request)
+{
+    enum { KEPT_CAPACITY = 1 << 20 };
+
+    buffer_clear(&router->envelope);
+    if (!envelope_encode(fields, &router->envelope))
+        return false;
+    router->metrics->published++;
+    storage_publish(router->storage, channel, slice_from(router->envelope.data, router->envelope.len),
+                    request);
+    if (router->envelope.capacity > KEPT_CAPACITY)
+        buffer_close(&router->envelope);
+    return true;
+}
+
+/* An operator's plain text says neither where it went nor when. */
+static void complete_plain(struct slice channel, struct message_fields *fields,
+                           char to[static ADDRESS_MAX + 1])
+{
+    struct address address;
+    char decoded[ADDRESS_NAME_MAX + 1];
+
+    fields->time_ms = clock_wall_ms();
+    if (address_from_channel(channel, &address, decoded))
+        fields->to = slice_from(to, address_format(&address, to));
+}
+
+void router_on_message(struct router *router, struct slice name, struct slice bytes)
+{
+    struct map_node *node = map_find(&router->channels, name.data, name.len);
+    struct message_fields fields;
+
+    router->metrics->bus_messages++;
+    if (!node)
+        return;
+    const char *wrong = envelope_decode(bytes, &fields);
+    if (!wrong && fields.payload.len > router->max_message)
+        wrong = "the payload is larger than max_message";
+    if (wrong) {
+        router->metrics->bus_invalid++;
+        log_warn("bus message dropped", log_bytes("channel", name.data, name.len), log_str("reason", wrong),
+                 log_int("bytes", (int64_t)bytes.len));
+        return;
+    }
+    char to[ADDRESS_MAX + 1];
+    if (!fields.to.len)
+        complete_plain(name, &fields, to);
+    struct message *message = message_create(&fields);
+    if (!message) {
+        log_error("bus message dropped", log_bytes("channel", name.data, name.len),
+                  log_str("reason", error_name(ERROR_NO_MEMORY)));
+        return;
+    }
+    struct router_channel *channel = container_of(node, struct router_channel, node);
+    list_for_each (link, &channel->subscribers) {
+        struct subscriber *subscriber = container_of(link, struct subscriber, link);
+        subscriber->deliver(subscriber, message);
+    }
+    message_unref(message);
+}

@@ -1,0 +1,60 @@
+/* The router: maps a channel to its local subscribers, and the bus's messages to them.
+ *
+ * Sessions, users and topics are one mechanism; they differ only in who subscribes. The router knows
+ * subscribers, not sessions. A channel is subscribed on the bus while it has at least one local subscriber.
+ */
+#ifndef BROKER_ROUTER_H
+#define BROKER_ROUTER_H
+
+#include "base/list.h"
+#include "proto/message.h"
+#include "proto/slice.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct metrics;
+struct router;
+struct router_channel;
+struct storage;
+struct storage_request;
+
+/* Embedded in whoever receives. Its callbacks must not call router_unsubscribe(): the router is walking its
+ * lists. */
+struct subscriber {
+    struct list link; /* in the channel */
+    struct router_channel *channel;
+
+    /* The subscription is confirmed (error 0) or failed (then it is gone already). Once for each
+     * router_subscribe() that was not ended before; may come from inside it, when the channel is subscribed
+     * already. */
+    void (*on_subscribed)(struct subscriber *subscriber, int error);
+
+    /* A message on the channel; `message` is borrowed: take a reference to keep it. Comes before
+     * on_subscribed too, as soon as the bus delivers. */
+    void (*deliver)(struct subscriber *subscriber, struct message *message);
+};
+
+/* NULL when memory is short. The storage and the metrics must outlive the router. */
+struct router *router_create(struct storage *storage, struct metrics *metrics, size_t max_message);
+void router_destroy(struct router *router); /* nobody may be subscribed; NULL is allowed */
+
+void subscriber_init(struct subscriber *subscriber);
+
+/* `subscriber` must not be subscribed. */
+void router_subscribe(struct router *router, struct slice channel, struct subscriber *subscriber);
+
+/* No callback follows. Nothing happens when it isn't subscribed. */
+void router_unsubscribe(struct router *router, struct subscriber *subscriber);
+
+/* Sends a message over the bus to every instance that holds the channel, this one included; `request` as in
+ * storage_publish(). False when memory is short: nothing was sent, and the request does not call back. */
+bool router_publish(struct router *router, struct slice channel, const struct message_fields *fields,
+                    struct storage_request *request) __attribute__((warn_unused_result));
+
+/* A message came over the bus. */
+void router_on_message(struct router *router, struct slice channel, struct slice bytes);
+
+size_t router_channel_count(const struct router *router);
+
+#endif

@@ -1,0 +1,104 @@
+/* Sessions: what the broker knows of each live connection, from its handshake until it has left the registry.
+ *
+ * A session knows routes, the router and the storage, and of its connection only three calls; it does not
+ * know libwebsockets, so it is tested without sockets. */
+#ifndef BROKER_SESSION_H
+#define BROKER_SESSION_H
+
+#include "base/list.h"
+#include "proto/message.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct config;
+struct loop;
+struct metrics;
+struct outbox;
+struct route_params;
+struct router;
+struct session;
+struct session_transport;
+struct sessions;
+struct storage;
+
+/* What a session asks of its connection. Each may be called at any time until session_detach(). */
+struct session_transport_ops {
+    /* There is something in session_outbox(); write it soon, at the latest at the end of this turn. */
+    void (*want_write)(struct session_transport *transport);
+
+    /* Stop or resume reading from the client; what it sent meanwhile waits in the kernel. */
+    void (*set_reading)(struct session_transport *transport, bool on);
+
+    /* Write what is in the outbox, then close with `code` (proto/errors.h); session_detach() follows, not
+     * from inside. */
+    void (*close)(struct session_transport *transport, int code);
+};
+
+struct session_transport {
+    const struct session_transport_ops *ops;
+};
+
+struct sessions_options {
+    struct loop *loop;
+    struct storage *storage;
+    struct router *router;
+    struct metrics *metrics;
+    size_t outbox_limit;   /* bytes */
+    size_t inflight_limit; /* messages of one client that wait for the storage before it is no longer read */
+    size_t inflight_bytes; /* the same in bytes */
+    void (*on_idle)(void *data); /* the last session is gone; may be NULL */
+    void *data;
+};
+
+/* NULL when memory is short. All that `options` names must outlive it. */
+struct sessions *sessions_create(const struct sessions_options *options);
+
+/* Every session must be gone, or the storage destroyed before. NULL is allowed. */
+void sessions_destroy(struct sessions *sessions);
+
+/* What the storage reports (storage.h). */
+void sessions_on_storage_down(struct sessions *sessions);
+void sessions_on_registry_lost(struct sessions *sessions);
+
+size_t sessions_online(const struct sessions *sessions);
+size_t sessions_total(const struct sessions *sessions); /* those that come and go included */
+
+/* Ends up to `count` sessions with `code`, the oldest first; returns how many were left to end. */
+size_t sessions_end_some(struct sessions *sessions, size_t count, int code);
+
+/* ---- one session ---- */
+
+struct session_params {
+    struct config *config;                   /* whose route it is; a reference is taken */
+    const struct route_params *route_params; /* copied */
+    enum face face;
+    struct slice remote; /* HOST:PORT of the client; copied */
+    struct slice agent;  /* User-Agent; copied, cut */
+};
+
+/* Starts a session: it subscribes, registers and comes online by itself; until then nothing may be read from
+ * the client (the transport begins with reading stopped). NULL when memory is short or the route's address is
+ * no good. */
+struct session *session_open(struct sessions *sessions, const struct session_params *params,
+                             struct session_transport *transport);
+
+/* A whole message from the client. Text is valid UTF-8. */
+void session_receive(struct session *session, enum message_content content, struct slice payload);
+
+/* What waits to be written, to be taken by the transport; NULL while the session isn't online yet. */
+struct outbox *session_outbox(struct session *session);
+
+/* Closes the connection with `code` and unregisters the session. Idempotent: the first code counts. */
+void session_end(struct session *session, int code);
+
+/* The connection is gone, closed with `code` (0: lost without a close frame). The transport forgets the
+ * session. */
+void session_detach(struct session *session, int code);
+
+/* For log lines. */
+struct slice session_name(const struct session *session);
+struct slice session_conn(const struct session *session);
+
+#endif

@@ -1,0 +1,39 @@
+/* The WebSocket port: accepts connections, serves the page, refuses what fits no route, and carries frames
+ * between libwebsockets and sessions. */
+#ifndef BROKER_WS_H
+#define BROKER_WS_H
+
+#include <stddef.h>
+
+struct config;
+struct loop;
+struct metrics;
+struct sessions;
+struct storage;
+struct ws_server;
+
+struct ws_options {
+    struct loop *loop;
+    struct config *config; /* a reference is taken */
+    struct sessions *sessions;
+    struct storage *storage;
+    struct metrics *metrics;
+    size_t max_connections; /* never more than the limit of descriptors allows */
+};
+
+/* Listens on config->listen. NULL on failure (logged). All that `options` names must outlive it. */
+struct ws_server *ws_server_create(const struct ws_options *options);
+
+/* Connections that are left are dropped without a close frame, so end the sessions first. NULL is allowed. */
+void ws_server_destroy(struct ws_server *server);
+
+/* The listening address as HOST:PORT. */
+const char *ws_server_address(const struct ws_server *server);
+
+/* Accepts no new connections from now on. */
+void ws_server_stop(struct ws_server *server);
+
+/* New connections follow `config` from now on; those there keep the routes they came with. */
+void ws_server_reload(struct ws_server *server, struct config *config);
+
+#endif

@@ -1,0 +1,173 @@
+/* HTTP on the WebSocket port: the page, and clear refusals for what can't become a session. */
+#include "base/log.h"
+#include "broker/metrics.h"
+#include "broker/route.h"
+#include "broker/ws_internal.h"
+#include "storage/storage.h"
+#include "web/assets.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { RESPONSE_HEADERS_MAX = 1024 };
+
+struct header {
+    const char *name, *value;
+};
+
+/* Sends a whole response; what libwebsockets' HTTP callback returns. */
+static int respond(struct lws *wsi, unsigned status, const char *type, const struct header *headers,
+                   size_t header_count, const void *body, size_t len)
+{
+    unsigned char buffer[LWS_PRE + RESPONSE_HEADERS_MAX];
+    unsigned char *start = buffer + LWS_PRE, *at = start, *end = buffer + sizeof buffer - 1;
+    bool head = lws_hdr_total_length(wsi, WSI_TOKEN_HEAD_URI) > 0;
+
+    if (lws_add_http_common_headers(wsi, status, type, len, &at, end))
+        return -1;
+    for (size_t i = 0; i < header_count; i++)
+        if (lws_add_http_header_by_name(wsi, (const unsigned char *)headers[i].name,
+                                        (const unsigned char *)headers[i].value,
+                                        (int)strlen(headers[i].value), &at, end))
+            return -1;
+    if (lws_finalize_write_http_header(wsi, start, &at, end))
+        return -1;
+    /* The body is only read; the signature lacks the const. */
+    if (len && !head && lws_write(wsi, (unsigned char *)(uintptr_t)body, len, LWS_WRITE_HTTP_FINAL) < 0)
+        return -1;
+    return lws_http_transaction_completed(wsi) ? -1 : 0;
+}
+
+static int respond_text(struct lws *wsi, unsigned status, const struct header *header, const char *text)
+{
+    char body[256];
+    int len = snprintf(body, sizeof body, "%s\n", text);
+
+    return respond(wsi, status, "text/plain; charset=utf-8", header, header ? 1 : 0, body, (size_t)len);
+}
+
+enum route_result ws_http_route(struct ws_server *server, struct lws *wsi, struct route_match *match)
+{
+    char path[ROUTE_PATH_MAX];
+    int len = lws_hdr_copy(wsi, path, sizeof path, WSI_TOKEN_GET_URI);
+
+    if (len <= 0)
+        return ROUTE_NOT_FOUND;
+    return route_match(server->config, path, (size_t)len, true, match);
+}
+
+/* ---- requests ---- */
+
+static int serve_asset(struct lws *wsi, const struct web_asset *asset)
+{
+    const struct header headers[] = {
+        {"etag:", asset->etag},
+        {"cache-control:", "no-cache"},
+        {"content-security-policy:",
+         "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'"},
+        {"x-content-type-options:", "nosniff"},
+        {"referrer-policy:", "no-referrer"},
+    };
+    char known[128];
+    bool same = lws_hdr_copy(wsi, known, sizeof known, WSI_TOKEN_HTTP_IF_NONE_MATCH) > 0 &&
+                strstr(known, asset->etag);
+
+    return respond(wsi, same ? HTTP_STATUS_NOT_MODIFIED : HTTP_STATUS_OK, asset->content_type, headers,
+                   sizeof headers / sizeof *headers, asset->data, same ? 0 : asset->len);
+}
+
+int ws_http_request(struct ws_server *server, struct lws *wsi, const char *path)
+{
+    struct route_match match;
+    const struct web_asset *asset = web_asset_find(path);
+    bool get = lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0;
+
+    if (!get && lws_hdr_total_length(wsi, WSI_TOKEN_HEAD_URI) == 0) {
+        const struct header allow = {"allow:", "GET, HEAD"};
+        return respond_text(wsi, HTTP_STATUS_METHOD_NOT_ALLOWED, &allow, "only GET and HEAD are served here");
+    }
+    if (asset)
+        return serve_asset(wsi, asset);
+    switch (get ? ws_http_route(server, wsi, &match) : ROUTE_NOT_FOUND) {
+    case ROUTE_OK: {
+        const struct header upgrade = {"upgrade:", "websocket"};
+        return respond_text(wsi, 426, &upgrade,
+                            "this is a WebSocket endpoint: connect with a WebSocket client");
+    }
+    case ROUTE_BAD_PARAMETER:
+        return respond_text(wsi, HTTP_STATUS_BAD_REQUEST, NULL, match.problem);
+    case ROUTE_NOT_FOUND:
+        break;
+    }
+    return respond_text(wsi, HTTP_STATUS_NOT_FOUND, NULL, "no such path");
+}
+
+/* ---- upgrades ---- */
+
+static const char *status_text(unsigned status)
+{
+    switch (status) {
+    case HTTP_STATUS_BAD_REQUEST:
+        return "Bad Request";
+    case HTTP_STATUS_NOT_FOUND:
+        return "Not Found";
+    default:
+        return "Service Unavailable";
+    }
+}
+
+/* Answers instead of upgrading. The bytes are our own: libwebsockets knows the request's HTTP version only
+ * later, and would answer as HTTP/1.0. 1 says that this was answered. */
+static int refuse(struct lws *wsi, uint64_t *counter, unsigned status, const char *header, const char *text)
+{
+    unsigned char response[LWS_PRE + RESPONSE_HEADERS_MAX];
+    int len = snprintf((char *)response + LWS_PRE, RESPONSE_HEADERS_MAX,
+                       "HTTP/1.1 %u %s\r\nserver: switchboard\r\ncontent-type: text/plain; charset=utf-8\r\n"
+                       "content-length: %zu\r\nconnection: close\r\n%s\r\n%s\n",
+                       status, status_text(status), strlen(text) + 1, header, text);
+
+    ++*counter;
+    if (len < 0 || len >= RESPONSE_HEADERS_MAX ||
+        lws_write(wsi, response + LWS_PRE, (size_t)len, LWS_WRITE_HTTP_HEADERS) < 0)
+        return -1;
+    lws_set_timeout(wsi, PENDING_TIMEOUT_USER_OK, 1);
+    return 1;
+}
+
+static bool is_full(struct ws_server *server)
+{
+    bool full = sessions_total(server->options.sessions) >= server->options.max_connections;
+
+    if (full && !server->full)
+        log_warn("connections refused", log_str("reason", "max_connections is reached"),
+                 log_int("max_connections", (int64_t)server->options.max_connections));
+    server->full = full;
+    return full;
+}
+
+int ws_http_confirm_upgrade(struct ws_server *server, struct lws *wsi)
+{
+    static const char retry[] = "retry-after: 1\r\n";
+    struct metrics *metrics = server->options.metrics;
+    struct route_match match;
+
+    switch (ws_http_route(server, wsi, &match)) {
+    case ROUTE_NOT_FOUND:
+        return refuse(wsi, &metrics->refused_request, HTTP_STATUS_NOT_FOUND, "", "no such path");
+    case ROUTE_BAD_PARAMETER:
+        return refuse(wsi, &metrics->refused_request, HTTP_STATUS_BAD_REQUEST, "", match.problem);
+    case ROUTE_OK:
+        break;
+    }
+    /* libwebsockets would drop the connection without a word. */
+    if (lws_hdr_total_length(wsi, WSI_TOKEN_PROTOCOL) > 0)
+        return refuse(wsi, &metrics->refused_request, HTTP_STATUS_BAD_REQUEST, "",
+                      "none of the offered subprotocols is known here; a plain client offers none");
+    if (is_full(server))
+        return refuse(wsi, &metrics->refused_full, HTTP_STATUS_SERVICE_UNAVAILABLE, retry,
+                      "too many connections, try again later");
+    if (storage_state(server->options.storage) != STORAGE_UP)
+        return refuse(wsi, &metrics->refused_unavailable, HTTP_STATUS_SERVICE_UNAVAILABLE, retry,
+                      "the storage is out of reach, try again later");
+    return 0;
+}

@@ -1,0 +1,77 @@
+/* What ws.c, ws_connection.c and ws_http.c share. */
+#ifndef BROKER_WS_INTERNAL_H
+#define BROKER_WS_INTERNAL_H
+
+#include "base/list.h"
+#include "broker/config.h"
+#include "broker/loop.h"
+#include "broker/session.h"
+#include "broker/ws.h"
+
+#include <libwebsockets.h>
+
+enum {
+    WS_SCRATCH_SIZE = 65536, /* of libwebsockets' buffer, too */
+    WS_EARLY_DATA_MAX = 2048 /* an answer to an upgrade begins and ends well within */
+};
+
+/* See ws_early_data.c. */
+struct ws_early_data {
+    unsigned char *buffer;    /* libwebsockets'; NULL until known */
+    int probe_fd, probe_peer; /* 0: none */
+    unsigned char saved[WS_EARLY_DATA_MAX];
+};
+
+struct ws_server {
+    struct ws_options options;
+    struct config *config; /* a reference; options.config is not used after creation */
+    struct lws_loop *lws;
+    struct lws_vhost *vhost;
+    struct listener *listener;
+    struct list dirty; /* connections to be flushed at the end of the turn */
+    struct loop_task flush_task;
+    struct list quiet;  /* connections by when their next ping is due */
+    struct list pinged; /* connections by when their pong is overdue */
+    struct event *ping_timer;
+    struct frame *ping_frame;
+    bool full; /* the last newcomer met max_connections: said once an episode */
+    struct ws_early_data early;
+    unsigned char scratch[WS_SCRATCH_SIZE];
+};
+
+/* ---- ws_early_data.c: what a client sent right behind its request ---- */
+
+bool ws_early_data_start(struct ws_server *server); /* false: logged */
+void ws_early_data_close(struct ws_server *server);
+bool ws_early_data_is_probe(const struct ws_server *server, struct lws *wsi);
+void ws_early_data_learn(struct ws_server *server, const struct lws_process_html_args *room);
+void ws_early_data_save(struct ws_server *server);    /* before the answer to an upgrade is built */
+void ws_early_data_restore(struct ws_server *server); /* once it was sent */
+
+/* ---- ws_connection.c: one WebSocket ---- */
+
+/* The upgrade was answered: a session begins. -1: libwebsockets is to close the connection. */
+int ws_connection_open(struct ws_server *server, struct lws *wsi);
+int ws_connection_receive(struct lws *wsi, const void *data, size_t len);
+int ws_connection_writable(struct lws *wsi);
+void ws_connection_pong(struct lws *wsi);
+void ws_connection_peer_close(struct lws *wsi, const unsigned char *payload, size_t len);
+void ws_connection_closed(struct lws *wsi);
+
+/* Pings whom it is due, and closes whose pong is overdue. */
+void ws_connections_tick(struct ws_server *server);
+
+void ws_connections_on_flush(struct loop_task *task);
+
+/* ---- ws_http.c: everything before the upgrade ---- */
+
+/* A request without upgrade: the page, or an error. What libwebsockets' callback returns. */
+int ws_http_request(struct ws_server *server, struct lws *wsi, const char *path);
+
+/* Whether an upgrade may go on: 0 yes, 1 a refusal was sent. */
+int ws_http_confirm_upgrade(struct ws_server *server, struct lws *wsi);
+
+/* Finds the route of the request's path. */
+enum route_result ws_http_route(struct ws_server *server, struct lws *wsi, struct route_match *match);
+
+#endif
