@@ -6,7 +6,7 @@
 
 #include <msgpack.h>
 
-enum { FIELD_COUNT = 9 };
+enum { FIELD_COUNT = 9, WITH_EPOCH = 11, WITH_TIMEOUT = 12 };
 
 static int write_buffer(void *data, const char *bytes, size_t len)
 {
@@ -19,31 +19,56 @@ static void pack_str(msgpack_packer *packer, struct slice text)
     msgpack_pack_str_body(packer, text.data, text.len);
 }
 
-bool envelope_encode(const struct message_fields *fields, struct buffer *out)
+/* Appends an array header that announces `count` elements, and the first nine of them. */
+static void pack_fields(msgpack_packer *packer, const struct message_fields *fields, size_t count)
 {
-    enum { OVERHEAD = 64 }; /* more than all type and length bytes together */
+    msgpack_pack_array(packer, count);
+    msgpack_pack_uint8(packer, ENVELOPE_VERSION);
+    pack_str(packer, fields->id);
+    msgpack_pack_uint8(packer, (uint8_t)fields->kind);
+    pack_str(packer, fields->from);
+    pack_str(packer, fields->to);
+    msgpack_pack_uint64(packer, fields->time_ms);
+    msgpack_pack_uint8(packer, (uint8_t)fields->content);
+    msgpack_pack_bin(packer, fields->payload.len);
+    msgpack_pack_bin_body(packer, fields->payload.data, fields->payload.len);
+    pack_str(packer, fields->correlation);
+}
+
+static bool encode(const struct message_fields *fields, size_t count, bool open, struct buffer *out)
+{
+    enum { OVERHEAD = 96 }; /* more than all type and length bytes together */
     size_t start = out->len;
     msgpack_packer packer;
 
     if (!buffer_reserve(out, OVERHEAD + fields->id.len + fields->from.len + fields->to.len +
-                                 fields->payload.len + fields->correlation.len))
+                                 fields->payload.len + fields->correlation.len + fields->offset.len +
+                                 fields->epoch.len))
         return false;
     msgpack_packer_init(&packer, out, write_buffer);
-    msgpack_pack_array(&packer, FIELD_COUNT);
-    msgpack_pack_uint8(&packer, ENVELOPE_VERSION);
-    pack_str(&packer, fields->id);
-    msgpack_pack_uint8(&packer, (uint8_t)fields->kind);
-    pack_str(&packer, fields->from);
-    pack_str(&packer, fields->to);
-    msgpack_pack_uint64(&packer, fields->time_ms);
-    msgpack_pack_uint8(&packer, (uint8_t)fields->content);
-    msgpack_pack_bin(&packer, fields->payload.len);
-    msgpack_pack_bin_body(&packer, fields->payload.data, fields->payload.len);
-    pack_str(&packer, fields->correlation);
+    pack_fields(&packer, fields, count);
+    if (!open && count >= WITH_EPOCH) {
+        pack_str(&packer, fields->offset);
+        pack_str(&packer, fields->epoch);
+    }
+    if (count >= WITH_TIMEOUT)
+        msgpack_pack_uint64(&packer, fields->timeout_ms);
     if (!out->failed)
         return true;
     out->len = start;
     return false;
+}
+
+bool envelope_encode(const struct message_fields *fields, struct buffer *out)
+{
+    size_t count = fields->timeout_ms ? WITH_TIMEOUT : fields->offset.len ? WITH_EPOCH : FIELD_COUNT;
+
+    return encode(fields, count, false, out);
+}
+
+bool envelope_encode_open(const struct message_fields *fields, struct buffer *out)
+{
+    return encode(fields, WITH_EPOCH, true, out);
 }
 
 static bool is_envelope(struct slice bytes)
@@ -83,6 +108,17 @@ static const char *read_fields(struct mp_reader *reader, struct message_fields *
     return NULL;
 }
 
+static const char *read_optional(struct mp_reader *reader, uint32_t count, struct message_fields *fields)
+{
+    if (count > FIELD_COUNT && !read_text(reader, OFFSET_MAX, &fields->offset))
+        return "envelope: bad offset";
+    if (count >= WITH_EPOCH && !read_text(reader, EPOCH_MAX, &fields->epoch))
+        return "envelope: bad epoch";
+    if (count >= WITH_TIMEOUT && !mp_read_uint(reader, &fields->timeout_ms))
+        return "envelope: bad timeout";
+    return NULL;
+}
+
 const char *envelope_decode(struct slice bytes, struct message_fields *fields)
 {
     const unsigned char *start = (const unsigned char *)bytes.data;
@@ -103,7 +139,10 @@ const char *envelope_decode(struct slice bytes, struct message_fields *fields)
     const char *wrong = read_fields(&reader, fields);
     if (wrong)
         return wrong;
-    for (uint32_t i = FIELD_COUNT; i < count; i++)
+    wrong = read_optional(&reader, count, fields);
+    if (wrong)
+        return wrong;
+    for (uint32_t i = WITH_TIMEOUT; i < count; i++)
         if (!mp_skip(&reader))
             return "envelope: cut short";
     return reader.at == reader.end ? NULL : "envelope: bytes after its end";

@@ -20,6 +20,11 @@ enum { ENVELOPE_VERSION = 1 };
 bool envelope_encode(const struct message_fields *fields, struct buffer *out)
     __attribute__((warn_unused_result));
 
+/* Appends an envelope whose offset and epoch are still to come: whoever stores the message appends both, as
+ * str, to the bytes. */
+bool envelope_encode_open(const struct message_fields *fields, struct buffer *out)
+    __attribute__((warn_unused_result));
+
 /* Reads what arrived on a channel: an envelope, or else text (binary, when it isn't UTF-8) from an operator.
  * The slices of `fields` point into `bytes`. NULL on success, otherwise a constant text that says what is
  * wrong. Nothing is allocated. */

@@ -1,6 +1,8 @@
 #include "proto/frame.h"
 
 #include "base/alloc.h"
+#include "base/buffer.h"
+#include "proto/push.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -57,9 +59,19 @@ void frame_unref(struct frame *frame)
 
 struct frame *frame_of(struct message *message, enum face face)
 {
-    if (!message->frames[face]) {
+    struct buffer text;
+
+    if (message->frames[face])
+        return message->frames[face];
+    if (face == FACE_PLAIN) {
         bool binary = message->fields.content == CONTENT_BINARY;
         message->frames[face] = frame_create(binary ? FRAME_BINARY : FRAME_TEXT, message->fields.payload);
+        return message->frames[face];
     }
+    buffer_init(&text, 0);
+    if (push_write(&message->fields, face, &text))
+        message->frames[face] =
+            frame_create(face == FACE_JSON ? FRAME_TEXT : FRAME_BINARY, slice_from(text.data, text.len));
+    buffer_close(&text);
     return message->frames[face];
 }

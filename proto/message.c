@@ -36,6 +36,8 @@ struct message *message_create(const struct message_fields *fields)
     message->fields.from = copy_slice(fields->from, &at);
     message->fields.to = copy_slice(fields->to, &at);
     message->fields.correlation = copy_slice(fields->correlation, &at);
+    message->fields.offset = copy_slice(fields->offset, &at);
+    message->fields.epoch = copy_slice(fields->epoch, &at);
     message->fields.payload = copy_slice(fields->payload, &at);
     return message;
 }

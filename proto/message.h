@@ -19,7 +19,12 @@ enum message_kind {
     MESSAGE_REQUEST = 3,  /* for the client, who answers; correlation: the request's id */
     MESSAGE_REPLY = 4,    /* for the one who asked; correlation: the request's id */
     MESSAGE_CANCEL = 5,   /* the one who asked no longer waits; correlation: the request's id */
-    MESSAGE_CONTROL = 6,  /* for the instance: payload is a command */
+    MESSAGE_CONTROL = 6,  /* an operator's order to a session or an instance; payload: JSON, {"do": …} */
+    MESSAGE_REFUSED =
+        7, /* instead of a reply: the one asked refuses; payload: why; correlation: the request's id */
+    MESSAGE_GONE = 8,   /* instead of a reply: the one asked disconnected; correlation: the request's id */
+    MESSAGE_JOIN = 9,   /* a session appeared in the topic's presence; payload: its user */
+    MESSAGE_LEAVE = 10, /* and disappeared */
     MESSAGE_KIND_COUNT
 };
 
@@ -34,7 +39,7 @@ enum face { FACE_PLAIN, FACE_JSON, FACE_MSGPACK, FACE_COUNT };
 
 const char *face_name(enum face face); /* as the registry and the log show it: plain, json, msgpack */
 
-enum { MESSAGE_ID_MAX = 64, CORRELATION_MAX = 128 };
+enum { MESSAGE_ID_MAX = 64, CORRELATION_MAX = 128, OFFSET_MAX = 48, EPOCH_MAX = 31 };
 
 /* What a message says; the slices belong to whoever filled this in. */
 struct message_fields {
@@ -46,6 +51,9 @@ struct message_fields {
     struct slice to;          /* the address it was sent to */
     struct slice payload;     /* may be empty */
     struct slice correlation; /* may be empty */
+    struct slice offset;      /* stored messages: the place in the address's history; otherwise empty */
+    struct slice epoch;       /* stored messages: the history's life; otherwise empty */
+    uint64_t timeout_ms;      /* requests: how long the one who asked waits */
 };
 
 struct message {

@@ -1,5 +1,7 @@
 #include "proto/mp.h"
 
+#include <string.h>
+
 static size_t left(const struct mp_reader *reader)
 {
     return (size_t)(reader->end - reader->at);
@@ -53,6 +55,82 @@ bool mp_read_array(struct mp_reader *reader, uint32_t *count)
     return true;
 }
 
+bool mp_read_map(struct mp_reader *reader, uint32_t *count)
+{
+    unsigned char type;
+    uint64_t value;
+
+    if (!read_type(reader, &type))
+        return false;
+    if ((type & 0xf0) == 0x80)
+        value = type & 0x0f;
+    else if ((type != 0xde && type != 0xdf) || !read_number(reader, type == 0xde ? 2 : 4, &value))
+        return false;
+    if (value * 2 > left(reader))
+        return false;
+    *count = (uint32_t)value;
+    return true;
+}
+
+bool mp_read_int(struct mp_reader *reader, int64_t *value)
+{
+    unsigned char type;
+    uint64_t number;
+
+    if (reader->at == reader->end)
+        return false;
+    type = *reader->at;
+    if (type < 0x80 || (type >= 0xcc && type <= 0xcf)) {
+        if (!mp_read_uint(reader, &number) || number > INT64_MAX)
+            return false;
+        *value = (int64_t)number;
+        return true;
+    }
+    reader->at++;
+    if (type >= 0xe0) {
+        *value = (int8_t)type;
+        return true;
+    }
+    if (type < 0xd0 || type > 0xd3)
+        return false;
+    size_t width = (size_t)1 << (type - 0xd0);
+    if (!read_number(reader, width, &number))
+        return false;
+    /* Sign extension: shift the sign bit to the top and back. */
+    unsigned shift = 64 - 8 * (unsigned)width;
+    *value = (int64_t)(number << shift) >> shift;
+    return true;
+}
+
+bool mp_read_float(struct mp_reader *reader, double *value)
+{
+    unsigned char type;
+    uint64_t bits;
+
+    if (!read_type(reader, &type) || (type != 0xca && type != 0xcb) ||
+        !read_number(reader, type == 0xca ? 4 : 8, &bits))
+        return false;
+    if (type == 0xca) {
+        uint32_t low = (uint32_t)bits;
+        float single;
+        memcpy(&single, &low, sizeof single);
+        *value = (double)single;
+    } else {
+        memcpy(value, &bits, sizeof *value);
+    }
+    return true;
+}
+
+bool mp_read_bool(struct mp_reader *reader, bool *value)
+{
+    unsigned char type;
+
+    if (!read_type(reader, &type) || (type != 0xc2 && type != 0xc3))
+        return false;
+    *value = type == 0xc3;
+    return true;
+}
+
 bool mp_read_uint(struct mp_reader *reader, uint64_t *value)
 {
     unsigned char type;
@@ -84,16 +162,26 @@ bool mp_read_str(struct mp_reader *reader, struct slice *value)
     return read_type(reader, &type) && read_str_of(reader, type, value);
 }
 
+static bool read_bin_of(struct mp_reader *reader, unsigned char type, struct slice *value)
+{
+    uint64_t len;
+
+    return type >= 0xc4 && type <= 0xc6 && read_number(reader, (size_t)1 << (type - 0xc4), &len) &&
+           read_bytes(reader, len, value);
+}
+
 bool mp_read_bin(struct mp_reader *reader, struct slice *value)
 {
     unsigned char type;
-    uint64_t len;
 
-    if (!read_type(reader, &type))
-        return false;
-    if (type < 0xc4 || type > 0xc6)
-        return read_str_of(reader, type, value);
-    return read_number(reader, (size_t)1 << (type - 0xc4), &len) && read_bytes(reader, len, value);
+    return read_type(reader, &type) && (read_bin_of(reader, type, value) || read_str_of(reader, type, value));
+}
+
+bool mp_read_bin_only(struct mp_reader *reader, struct slice *value)
+{
+    unsigned char type;
+
+    return read_type(reader, &type) && read_bin_of(reader, type, value);
 }
 
 /* The fixed number of bytes that follow type bytes 0xc0 to 0xdf (the length field included), and whether a

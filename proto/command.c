@@ -1,0 +1,370 @@
+#include "proto/command.h"
+
+#include "base/utf8.h"
+#include "proto/base64.h"
+#include "proto/mp.h"
+#include "proto/mp_json.h"
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ID_MAX_BITS = 53 };
+
+enum field_type { TYPE_ID, TYPE_STR, TYPE_INT, TYPE_BOOL, TYPE_SINCE, TYPE_TEXT, TYPE_BINARY, TYPE_DATA };
+
+struct field {
+    const char *name;
+    enum command_field bit;
+    enum field_type type;
+    size_t offset; /* of the member for str, int and bool */
+};
+
+#define MEMBER(name) offsetof(struct command, name)
+
+static const struct field fields[] = {
+    {"id", FIELD_ID, TYPE_ID, 0},
+    {"cmd", FIELD_CMD, TYPE_STR, MEMBER(cmd)},
+    {"to", FIELD_TO, TYPE_STR, MEMBER(to)},
+    {"topic", FIELD_TOPIC, TYPE_STR, MEMBER(topic)},
+    {"address", FIELD_ADDRESS, TYPE_STR, MEMBER(address)},
+    {"request", FIELD_REQUEST, TYPE_STR, MEMBER(request)},
+    {"refuse", FIELD_REFUSE, TYPE_STR, MEMBER(refuse)},
+    {"key", FIELD_KEY, TYPE_STR, MEMBER(key)},
+    {"store", FIELD_STORE, TYPE_BOOL, MEMBER(store)},
+    {"ttl", FIELD_TTL, TYPE_INT, MEMBER(ttl)},
+    {"timeout", FIELD_TIMEOUT, TYPE_INT, MEMBER(timeout)},
+    {"limit", FIELD_LIMIT, TYPE_INT, MEMBER(limit)},
+    {"reverse", FIELD_REVERSE, TYPE_BOOL, MEMBER(reverse)},
+    {"presence", FIELD_PRESENCE, TYPE_BOOL, MEMBER(presence)},
+    {"events", FIELD_EVENTS, TYPE_BOOL, MEMBER(events)},
+    {"since", FIELD_SINCE, TYPE_SINCE, 0},
+    {"text", FIELD_PAYLOAD, TYPE_TEXT, 0},
+    {"binary", FIELD_PAYLOAD, TYPE_BINARY, 0},
+    {"data", FIELD_PAYLOAD, TYPE_DATA, 0},
+};
+
+static const char *const type_texts[] = {
+    [TYPE_ID] = "an integer from 0 to 2^53-1",
+    [TYPE_STR] = "a string",
+    [TYPE_INT] = "an integer",
+    [TYPE_BOOL] = "true or false",
+    [TYPE_SINCE] = "an offset, or an object with epoch and offset",
+    [TYPE_TEXT] = "a string",
+    [TYPE_BINARY] = "base64 in JSON, bin in MessagePack",
+    [TYPE_DATA] = "a value that JSON has",
+};
+
+static const struct field *find_field(struct slice name)
+{
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (slice_is(name, fields[i].name))
+            return &fields[i];
+    return NULL;
+}
+
+static void *member(struct command *command, const struct field *field)
+{
+    return (char *)command + field->offset;
+}
+
+static bool set_id(struct command *command, int64_t id)
+{
+    if (id < 0 || id >= (int64_t)1 << ID_MAX_BITS)
+        return false;
+    command->id = id;
+    return true;
+}
+
+static void set_payload(struct command *command, enum message_content content, struct slice payload)
+{
+    command->content = content;
+    command->payload = payload;
+}
+
+/* Remembers the first thing wrong in a frame; reading goes on, since the id may still come. */
+static void complain(struct command_reader *reader, const char *name, const char *what)
+{
+    if (!reader->problem[0])
+        snprintf(reader->problem, sizeof reader->problem, "\"%s\" %s", name, what);
+}
+
+static void note_field(struct command_reader *reader, struct command *command, const struct field *field,
+                       bool fits)
+{
+    char what[80];
+
+    if (!fits) {
+        snprintf(what, sizeof what, "must be %s", type_texts[field->type]);
+        complain(reader, field->name, what);
+    } else if (field->bit == FIELD_PAYLOAD && command->present & FIELD_PAYLOAD) {
+        complain(reader, field->name, "is one payload too many: give text, binary or data");
+    }
+    command->present |= field->bit;
+}
+
+/* ---- JSON ---- */
+
+static struct slice json_slice(const json_t *value)
+{
+    return slice_from(json_string_value(value), json_string_length(value));
+}
+
+static bool set_json_since(struct command *command, const json_t *value)
+{
+    if (json_is_string(value)) {
+        command->since_offset = json_slice(value);
+        return true;
+    }
+    const json_t *epoch = json_object_get(value, "epoch");
+    const json_t *offset = json_object_get(value, "offset");
+    if (!json_is_object(value) || (epoch && !json_is_string(epoch)) || (offset && !json_is_string(offset)))
+        return false;
+    command->since_epoch = json_slice(epoch);
+    command->since_offset = json_slice(offset);
+    return true;
+}
+
+static bool set_json_data(struct command_reader *reader, struct command *command, const json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    bool kept = text && buffer_append_text(&reader->text, text);
+
+    free(text);
+    set_payload(command, CONTENT_JSON, slice_from(reader->text.data, reader->text.len));
+    return kept;
+}
+
+static bool set_json(struct command_reader *reader, struct command *command, const struct field *field,
+                     const json_t *value)
+{
+    switch (field->type) {
+    case TYPE_ID:
+        return json_is_integer(value) && set_id(command, json_integer_value(value));
+    case TYPE_STR:
+        *(struct slice *)member(command, field) = json_slice(value);
+        return json_is_string(value);
+    case TYPE_INT:
+        *(int64_t *)member(command, field) = json_integer_value(value);
+        return json_is_integer(value);
+    case TYPE_BOOL:
+        *(bool *)member(command, field) = json_is_true(value);
+        return json_is_boolean(value);
+    case TYPE_SINCE:
+        return set_json_since(command, value);
+    case TYPE_TEXT:
+        set_payload(command, CONTENT_TEXT, json_slice(value));
+        return json_is_string(value);
+    case TYPE_BINARY:
+        if (!json_is_string(value) || !base64_decode(json_slice(value), &reader->text))
+            return false;
+        set_payload(command, CONTENT_BINARY, slice_from(reader->text.data, reader->text.len));
+        return true;
+    case TYPE_DATA:
+        return set_json_data(reader, command, value);
+    }
+    return false;
+}
+
+/* False when the frame at reader->at is nested too deeply; jansson's own limit is far above ours. */
+static bool is_shallow(const struct command_reader *reader)
+{
+    unsigned depth = 0;
+    bool quoted = false;
+
+    for (const char *c = reader->at; c < reader->end; c++) {
+        if (quoted) {
+            if (*c == '\\')
+                c++;
+            else if (*c == '"')
+                quoted = false;
+        } else if (*c == '"') {
+            quoted = true;
+        } else if (*c == '{' || *c == '[') {
+            if (++depth > MP_DEPTH_MAX)
+                return false;
+        } else if ((*c == '}' || *c == ']') && (depth == 0 || --depth == 0)) {
+            return true;
+        }
+    }
+    return true;
+}
+
+static enum command_status read_json(struct command_reader *reader, struct command *command)
+{
+    json_error_t error;
+    json_t *value;
+    const char *key;
+
+    while (reader->at < reader->end && strchr(" \t\r\n", *reader->at))
+        reader->at++;
+    if (reader->at == reader->end)
+        return COMMAND_END;
+    if (!is_shallow(reader)) {
+        snprintf(reader->problem, sizeof reader->problem, "the frame is nested deeper than %d levels",
+                 MP_DEPTH_MAX);
+        return COMMAND_FATAL;
+    }
+    json_t *tree = json_loadb(reader->at, (size_t)(reader->end - reader->at),
+                              JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &error);
+    reader->tree = tree;
+    if (!json_is_object(tree)) {
+        snprintf(reader->problem, sizeof reader->problem, "not a JSON object: %.80s",
+                 tree ? "the frame is another value" : error.text);
+        return COMMAND_FATAL;
+    }
+    reader->at += error.position;
+    json_object_foreach(tree, key, value)
+    {
+        const struct field *field = find_field(slice_text(key));
+        if (field)
+            note_field(reader, command, field, set_json(reader, command, field, value));
+    }
+    return COMMAND_READ;
+}
+
+/* ---- MessagePack ---- */
+
+static bool set_mp_since(struct command *command, struct mp_reader *in)
+{
+    struct mp_reader again = *in;
+    struct slice key;
+    uint32_t count;
+
+    if (mp_read_str(in, &command->since_offset))
+        return utf8_valid(command->since_offset.data, command->since_offset.len);
+    *in = again;
+    if (!mp_read_map(in, &count))
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!mp_read_str(in, &key))
+            return false;
+        struct slice *value = slice_is(key, "epoch")    ? &command->since_epoch
+                              : slice_is(key, "offset") ? &command->since_offset
+                                                        : NULL;
+        if (value ? !mp_read_str(in, value) || !utf8_valid(value->data, value->len) : !mp_skip(in))
+            return false;
+    }
+    return true;
+}
+
+static bool set_mp_data(struct command_reader *reader, struct command *command, struct mp_reader *in)
+{
+    json_t *value = mp_to_json(in);
+    bool kept = value && set_json_data(reader, command, value);
+
+    json_decref(value);
+    return kept;
+}
+
+static bool read_mp_text(struct mp_reader *in, struct slice *text)
+{
+    return mp_read_str(in, text) && utf8_valid(text->data, text->len);
+}
+
+static bool set_mp(struct command_reader *reader, struct command *command, const struct field *field,
+                   struct mp_reader *in)
+{
+    struct slice bytes = slice_from(NULL, 0);
+    int64_t id;
+
+    switch (field->type) {
+    case TYPE_ID:
+        return mp_read_int(in, &id) && set_id(command, id);
+    case TYPE_STR:
+        return read_mp_text(in, member(command, field));
+    case TYPE_INT:
+        return mp_read_int(in, member(command, field));
+    case TYPE_BOOL:
+        return mp_read_bool(in, member(command, field));
+    case TYPE_SINCE:
+        return set_mp_since(command, in);
+    case TYPE_TEXT:
+        if (!read_mp_text(in, &bytes))
+            return false;
+        set_payload(command, CONTENT_TEXT, bytes);
+        return true;
+    case TYPE_BINARY:
+        if (!mp_read_bin_only(in, &bytes))
+            return false;
+        set_payload(command, CONTENT_BINARY, bytes);
+        return true;
+    case TYPE_DATA:
+        return set_mp_data(reader, command, in);
+    }
+    return false;
+}
+
+static enum command_status read_mp(struct command_reader *reader, struct command *command)
+{
+    struct mp_reader in = {.at = (const unsigned char *)reader->at,
+                           .end = (const unsigned char *)reader->end};
+    struct mp_reader whole = in;
+    struct slice key;
+    uint32_t count;
+
+    if (in.at == in.end)
+        return COMMAND_END;
+    /* The whole frame is stepped over first, so that what follows can't run past its end. */
+    if (!mp_skip(&whole) || !mp_read_map(&in, &count)) {
+        snprintf(reader->problem, sizeof reader->problem,
+                 "not a MessagePack map, cut short, or nested too deeply");
+        return COMMAND_FATAL;
+    }
+    in.end = whole.at;
+    reader->at = (const char *)whole.at;
+    for (uint32_t i = 0; i < count; i++) {
+        struct mp_reader value;
+        bool named = mp_read_str(&in, &key);
+        const struct field *field = named ? find_field(key) : NULL;
+        if (!named) {
+            snprintf(reader->problem, sizeof reader->problem, "a key is not a string");
+            return COMMAND_FATAL;
+        }
+        value = in;
+        if (!mp_skip(&in))
+            return COMMAND_FATAL;
+        if (field)
+            note_field(reader, command, field, set_mp(reader, command, field, &value));
+    }
+    return COMMAND_READ;
+}
+
+/* ---- both ---- */
+
+void command_reader_init(struct command_reader *reader, enum face face, struct slice bytes)
+{
+    *reader = (struct command_reader){.face = face, .at = bytes.data, .end = bytes.data + bytes.len};
+    if (!bytes.data)
+        reader->at = reader->end = "";
+    buffer_init(&reader->text, 0);
+}
+
+static void forget_frame(struct command_reader *reader)
+{
+    json_decref(reader->tree);
+    reader->tree = NULL;
+    buffer_clear(&reader->text);
+    reader->problem[0] = '\0';
+}
+
+void command_reader_close(struct command_reader *reader)
+{
+    forget_frame(reader);
+    buffer_close(&reader->text);
+}
+
+enum command_status command_read(struct command_reader *reader, struct command *command)
+{
+    forget_frame(reader);
+    *command = (struct command){.content = CONTENT_TEXT};
+    enum command_status status =
+        reader->face == FACE_JSON ? read_json(reader, command) : read_mp(reader, command);
+    if (status != COMMAND_READ)
+        return status;
+    if (!(command->present & FIELD_CMD))
+        complain(reader, "cmd", "is missing");
+    return reader->problem[0] ? COMMAND_BAD : COMMAND_READ;
+}

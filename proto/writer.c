@@ -1,0 +1,219 @@
+#include "proto/writer.h"
+
+#include "proto/base64.h"
+#include "proto/mp_json.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <msgpack.h>
+#include <stdio.h>
+#include <string.h>
+
+static int write_buffer(void *data, const char *bytes, size_t len)
+{
+    return buffer_append(data, bytes, len) ? 0 : -1;
+}
+
+static msgpack_packer packer_of(struct writer *writer)
+{
+    msgpack_packer packer;
+
+    msgpack_packer_init(&packer, writer->out, write_buffer);
+    return packer;
+}
+
+static void put(struct writer *writer, const char *text)
+{
+    buffer_append_text(writer->out, text);
+}
+
+/* A comma goes before each key of a map and before each element of an array, except the first. */
+static void separate(struct writer *writer)
+{
+    if (!writer->fresh)
+        put(writer, ",");
+    writer->fresh = false;
+}
+
+static void before_value(struct writer *writer)
+{
+    if (writer->face == FACE_JSON && writer->depth && writer->arrays[writer->depth - 1])
+        separate(writer);
+}
+
+void writer_begin(struct writer *writer, enum face face, struct buffer *out)
+{
+    *writer = (struct writer){.out = out, .face = face, .fresh = true};
+}
+
+static void open_level(struct writer *writer, bool array, size_t count)
+{
+    before_value(writer);
+    writer->arrays[writer->depth++] = array;
+    writer->fresh = true;
+    if (writer->face == FACE_JSON) {
+        put(writer, array ? "[" : "{");
+        return;
+    }
+    msgpack_packer packer = packer_of(writer);
+    if (array)
+        msgpack_pack_array(&packer, count);
+    else
+        msgpack_pack_map(&packer, count);
+}
+
+void writer_map(struct writer *writer, size_t count)
+{
+    open_level(writer, false, count);
+}
+
+void writer_array(struct writer *writer, size_t count)
+{
+    open_level(writer, true, count);
+}
+
+void writer_end(struct writer *writer)
+{
+    bool array = writer->arrays[--writer->depth];
+
+    writer->fresh = false;
+    if (writer->face == FACE_JSON)
+        put(writer, array ? "]" : "}");
+}
+
+void writer_key(struct writer *writer, const char *key)
+{
+    if (writer->face == FACE_JSON) {
+        separate(writer);
+        put(writer, "\"");
+        put(writer, key);
+        put(writer, "\":");
+        return;
+    }
+    msgpack_packer packer = packer_of(writer);
+    msgpack_pack_str_with_body(&packer, key, strlen(key));
+}
+
+/* RFC 8259 section 7: quotation mark, backslash and control characters are escaped. */
+static void put_json_string(struct writer *writer, struct slice text)
+{
+    size_t start = 0;
+
+    put(writer, "\"");
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.data[i];
+        char escape[8];
+        if (c >= 0x20 && c != '"' && c != '\\')
+            continue;
+        buffer_append(writer->out, text.data + start, i - start);
+        start = i + 1;
+        switch (c) {
+        case '"':
+            put(writer, "\\\"");
+            break;
+        case '\\':
+            put(writer, "\\\\");
+            break;
+        case '\n':
+            put(writer, "\\n");
+            break;
+        default:
+            snprintf(escape, sizeof escape, "\\u%04x", c);
+            put(writer, escape);
+        }
+    }
+    buffer_append(writer->out, text.data + start, text.len - start);
+    put(writer, "\"");
+}
+
+void writer_str(struct writer *writer, struct slice text)
+{
+    before_value(writer);
+    if (writer->face == FACE_JSON) {
+        put_json_string(writer, text);
+        return;
+    }
+    msgpack_packer packer = packer_of(writer);
+    msgpack_pack_str(&packer, text.len);
+    msgpack_pack_str_body(&packer, text.data, text.len);
+}
+
+void writer_int(struct writer *writer, int64_t value)
+{
+    before_value(writer);
+    if (writer->face == FACE_JSON) {
+        char number[24];
+        snprintf(number, sizeof number, "%" PRId64, value);
+        put(writer, number);
+        return;
+    }
+    msgpack_packer packer = packer_of(writer);
+    msgpack_pack_int64(&packer, value);
+}
+
+void writer_bool(struct writer *writer, bool value)
+{
+    before_value(writer);
+    if (writer->face == FACE_JSON) {
+        put(writer, value ? "true" : "false");
+        return;
+    }
+    msgpack_packer packer = packer_of(writer);
+    if (value)
+        msgpack_pack_true(&packer);
+    else
+        msgpack_pack_false(&packer);
+}
+
+static void write_binary(struct writer *writer, struct slice payload)
+{
+    if (writer->face == FACE_JSON) {
+        put(writer, "\"");
+        base64_encode(payload, writer->out);
+        put(writer, "\"");
+        return;
+    }
+    msgpack_packer packer = packer_of(writer);
+    msgpack_pack_bin(&packer, payload.len);
+    msgpack_pack_bin_body(&packer, payload.data, payload.len);
+}
+
+void writer_payload(struct writer *writer, enum message_content content, struct slice payload)
+{
+    json_t *value = NULL;
+
+    if (content == CONTENT_JSON)
+        value =
+            json_loadb(payload.data ? payload.data : "", payload.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    if (content == CONTENT_BINARY) {
+        writer_key(writer, "binary");
+        write_binary(writer, payload);
+    } else if (!value) {
+        writer_pair_str(writer, "text", payload);
+    } else {
+        writer_key(writer, "data");
+        if (writer->face == FACE_JSON)
+            buffer_append(writer->out, payload.data, payload.len);
+        else if (!mp_from_json(value, writer->out))
+            writer->out->failed = true;
+    }
+    json_decref(value);
+}
+
+void writer_pair_str(struct writer *writer, const char *key, struct slice text)
+{
+    writer_key(writer, key);
+    writer_str(writer, text);
+}
+
+void writer_pair_int(struct writer *writer, const char *key, int64_t value)
+{
+    writer_key(writer, key);
+    writer_int(writer, value);
+}
+
+void writer_pair_bool(struct writer *writer, const char *key, bool value)
+{
+    writer_key(writer, key);
+    writer_bool(writer, value);
+}
