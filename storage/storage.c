@@ -48,6 +48,51 @@ void storage_probe(struct storage *storage, struct storage_request *request)
     storage->ops->probe(storage, request);
 }
 
+void storage_subscribe_pattern(struct storage *storage, struct slice pattern, struct storage_request *request)
+{
+    storage->ops->subscribe_pattern(storage, pattern, request);
+}
+
+void storage_unsubscribe_pattern(struct storage *storage, struct slice pattern)
+{
+    storage->ops->unsubscribe_pattern(storage, pattern);
+}
+
+void storage_publish_with(struct storage *storage, struct slice channel,
+                          const struct storage_publication *publication, struct storage_request *request)
+{
+    storage->ops->publish_with(storage, channel, publication, request);
+}
+
+void storage_history(struct storage *storage, struct slice channel, const struct storage_history_query *query,
+                     struct storage_request *request)
+{
+    storage->ops->history(storage, channel, query, request);
+}
+
+void storage_presence_join(struct storage *storage, struct slice channel,
+                           const struct storage_session *session, struct storage_request *request)
+{
+    storage->ops->presence_join(storage, channel, session, request);
+}
+
+void storage_presence_leave(struct storage *storage, struct slice channel,
+                            const struct storage_session *session, struct storage_request *request)
+{
+    storage->ops->presence_leave(storage, channel, session, request);
+}
+
+void storage_presence_list(struct storage *storage, struct slice channel, size_t limit,
+                           struct storage_request *request)
+{
+    storage->ops->presence_list(storage, channel, limit, request);
+}
+
+void storage_list_topics(struct storage *storage, size_t limit, struct storage_request *request)
+{
+    storage->ops->list_topics(storage, limit, request);
+}
+
 void storage_register(struct storage *storage, const struct storage_session *session, struct slice notice,
                       bool restore, struct storage_request *request)
 {

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 struct storage;
+struct storage_session;
 
 /* ---- requests ---- */
 
@@ -40,7 +41,9 @@ struct storage_result {
     int64_t number; /* what each call below says */
     const struct storage_record *records;
     size_t record_count;
-    struct slice cursor; /* lists: where to go on; empty at the end */
+    struct slice cursor;        /* lists: where to go on; empty at the end */
+    struct slice offset, epoch; /* history: see there */
+    bool repeated;              /* storage_publish_with(): the key was known */
 };
 
 struct storage_request {
@@ -59,6 +62,11 @@ enum storage_state {
 struct storage_events {
     /* A message on a subscribed channel, or on this instance's own ("instance:{ID}") or "control". */
     void (*on_message)(void *data, struct slice channel, struct slice bytes);
+
+    /* A message on a channel that matches a subscribed pattern; `pattern` as given to
+     * storage_subscribe_pattern(). May be given for channels that only begin alike: whoever subscribed
+     * compares. */
+    void (*on_pattern_message)(void *data, struct slice pattern, struct slice channel, struct slice bytes);
 
     /* The state changed. The first change is to STORAGE_UP, from inside no call. */
     void (*on_state)(void *data, enum storage_state state);
@@ -122,6 +130,70 @@ void storage_publish(struct storage *storage, struct slice channel, struct slice
 /* Sends this instance a probe over the bus and calls back when it arrived: a real round trip. */
 void storage_probe(struct storage *storage, struct storage_request *request);
 
+/* Topics by pattern: `pattern` is the channel of a topic whose name has wildcards as in NATS subjects
+ * ("topic:{orders.*}": one token, "topic:{orders.>}": one or more at the end). As storage_subscribe() and
+ * storage_unsubscribe(). */
+void storage_subscribe_pattern(struct storage *storage, struct slice pattern,
+                               struct storage_request *request);
+void storage_unsubscribe_pattern(struct storage *storage, struct slice pattern);
+
+/* ---- history ---- */
+
+struct message_fields;
+
+enum { STORAGE_KEY_MAX = 64, STORAGE_KEY_LIFE_MS = 300000 };
+
+struct storage_publication {
+    struct slice
+        bytes; /* an envelope; with `store` an open one (envelope_encode_open()), completed by the storage */
+    const struct message_fields
+        *fields; /* the same message; with `store` its history entry is made from it */
+    bool store;
+    uint64_t ttl_ms;  /* with `store`: history leaves it out afterwards; 0: no such limit */
+    struct slice key; /* idempotency key, at most STORAGE_KEY_MAX bytes; empty: none */
+};
+
+/* As storage_publish(); in the same step it adds the message to the channel's history (`store`) and remembers
+ * the outcome under `key` for STORAGE_KEY_LIFE_MS: the same key to the same channel within that time
+ * publishes nothing and gets the first outcome, with `repeated`. number: receivers; offset and epoch: those
+ * of the stored message. */
+void storage_publish_with(struct storage *storage, struct slice channel,
+                          const struct storage_publication *publication, struct storage_request *request);
+
+struct storage_history_query {
+    struct slice offset; /* messages after it (`reverse`: before it); empty: from the beginning (the end) */
+    struct slice epoch;  /* the one `offset` is of; empty: not known, taken to be right */
+    size_t limit;        /* at most so many records */
+    bool reverse;        /* newest first */
+};
+
+/* records: stored messages that have not outlived their ttl; key: the offset; fields: epoch, from, id, time
+ * (ms), content (text, binary, json), payload. offset and epoch: the newest stored message's, empty when
+ * there is none. number: 1 when nothing that was stored after query->offset is missing (`limit` aside); 0
+ * when the epoch is another one or the history no longer reaches back. An offset that is no offset is
+ * ERROR_BAD_REQUEST. */
+void storage_history(struct storage *storage, struct slice channel, const struct storage_history_query *query,
+                     struct storage_request *request);
+
+/* ---- presence ---- */
+
+/* Adds a registered session to the presence of the topic whose channel this is, and publishes a MESSAGE_JOIN
+ * there (from: the session, payload: its user) if it was not in it. It leaves, with a MESSAGE_LEAVE, through
+ * storage_presence_leave(), when it is unregistered, or when it is reaped. number: 1 it is new, 0 it was
+ * there. */
+void storage_presence_join(struct storage *storage, struct slice channel,
+                           const struct storage_session *session, struct storage_request *request);
+void storage_presence_leave(struct storage *storage, struct slice channel,
+                            const struct storage_session *session, struct storage_request *request);
+
+/* records: up to `limit` sessions; key: the name; one field: user. number: how many there are. */
+void storage_presence_list(struct storage *storage, struct slice channel, size_t limit,
+                           struct storage_request *request);
+
+/* records: up to `limit` topics that somebody is subscribed to, patterns aside; key: the name; one field:
+ * instances (how many instances subscribe). number: how many there are. */
+void storage_list_topics(struct storage *storage, size_t limit, struct storage_request *request);
+
 /* ---- registry ---- */
 
 struct storage_session {
@@ -180,6 +252,18 @@ struct storage_ops {
     void (*unsubscribe)(struct storage *, struct slice);
     void (*publish)(struct storage *, struct slice, struct slice, struct storage_request *);
     void (*probe)(struct storage *, struct storage_request *);
+    void (*subscribe_pattern)(struct storage *, struct slice, struct storage_request *);
+    void (*unsubscribe_pattern)(struct storage *, struct slice);
+    void (*publish_with)(struct storage *, struct slice, const struct storage_publication *,
+                         struct storage_request *);
+    void (*history)(struct storage *, struct slice, const struct storage_history_query *,
+                    struct storage_request *);
+    void (*presence_join)(struct storage *, struct slice, const struct storage_session *,
+                          struct storage_request *);
+    void (*presence_leave)(struct storage *, struct slice, const struct storage_session *,
+                           struct storage_request *);
+    void (*presence_list)(struct storage *, struct slice, size_t, struct storage_request *);
+    void (*list_topics)(struct storage *, size_t, struct storage_request *);
     void (*register_session)(struct storage *, const struct storage_session *, struct slice, bool,
                              struct storage_request *);
     void (*unregister_session)(struct storage *, const struct storage_session *, struct storage_request *);
