@@ -71,13 +71,14 @@ struct session {
     uint8_t waits; /* WAIT_…: what is missing until it is online */
     uint8_t face;
     bool exclusive : 1;
-    bool succeeds : 1;   /* the registry says that somebody held the name before */
-    bool asking : 1;     /* the registry request is open */
-    bool registered : 1; /* the registry may hold it: set when asked, cleared when told to forget */
-    bool restore_again : 1;
-    bool paused : 1;     /* the client isn't read because too much of it is in flight */
-    bool complained : 1; /* a failed or absent message was logged; cleared by one that arrived */
-    char strings[];      /* name, conn, remote, agent */
+    bool succeeds : 1;      /* the registry says that somebody held the name before */
+    bool asking : 1;        /* the registry request is open */
+    bool registered : 1;    /* the registry may hold it: set when asked, cleared when told to forget */
+    bool opened : 1;        /* it was online, so it counts when it closes */
+    bool restore_again : 1; /* the registry lost it while it was being asked */
+    bool paused : 1;        /* the client isn't read because too much of it is in flight */
+    bool complained : 1;    /* a failed or absent message was logged; cleared by one that arrived */
+    char strings[];         /* name, conn, remote, agent */
 };
 
 struct sessions {
@@ -143,12 +144,27 @@ struct sessions *sessions_create(const struct sessions_options *options)
     return sessions;
 }
 
+static void session_free(struct session *session)
+{
+    list_remove(&session->link);
+    outbox_close(&session->outbox);
+    mem_free(session->params);
+    config_unref(session->config);
+    mem_free(session);
+}
+
 void sessions_destroy(struct sessions *sessions)
 {
     if (!sessions)
         return;
     loop_cancel(&sessions->teardown_task);
     loop_cancel(&sessions->restore_task);
+    /* Those that ended in the last turn, and those that waited for the storage to come back. */
+    list_splice(&sessions->ended, &sessions->restoring);
+    for (size_t i = 0; i < SESSION_STATE_COUNT; i++)
+        list_splice(&sessions->ended, &sessions->states[i]);
+    while (!list_empty(&sessions->ended))
+        session_free(container_of(sessions->ended.next, struct session, link));
     for (struct list *link; (link = list_pop(&sessions->op_pool));)
         mem_free(container_of(link, struct session_op, pool_link));
     buffer_close(&sessions->address);
@@ -236,11 +252,7 @@ static void maybe_free(struct session *session)
     if (session->state != SESSION_LEAVING || session->transport || session->asking || session->registered ||
         session->ops || session->own.channel || session->group.channel)
         return;
-    list_remove(&session->link);
-    outbox_close(&session->outbox);
-    mem_free(session->params);
-    config_unref(session->config);
-    mem_free(session);
+    session_free(session);
     if (--sessions->total == 0 && sessions->options.on_idle)
         sessions->options.on_idle(sessions->options.data);
 }
@@ -424,6 +436,16 @@ static void count_sessions(struct session *session,
     storage_count(session->sessions->options.storage, &op->request);
 }
 
+static void restore_later(struct session *session)
+{
+    struct sessions *sessions = session->sessions;
+
+    session->restore_again = false;
+    list_remove(&session->link);
+    list_append(&sessions->restoring, &session->link);
+    loop_defer(sessions->options.loop, &sessions->restore_task);
+}
+
 static void session_online(struct session *session)
 {
     struct sessions *sessions = session->sessions;
@@ -431,7 +453,10 @@ static void session_online(struct session *session)
     if (session->waits)
         return;
     sessions->options.metrics->sessions_opened++;
+    session->opened = true;
     set_state(session, SESSION_ONLINE);
+    if (session->restore_again)
+        restore_later(session);
     count_sessions(session, on_online_counted);
     if (session->outbox.count)
         session->transport->ops->want_write(session->transport);
@@ -596,6 +621,9 @@ void session_end(struct session *session, int code)
 
     if (session->state == SESSION_LEAVING)
         return;
+    /* What came before the notice is the former holder's, who may have written it already. */
+    if (session->state == SESSION_REGISTERING && session->exclusive)
+        outbox_pop(&session->outbox, session->waits & WAIT_NOTICE ? session->outbox.count : session->held);
     session->close_code = (uint16_t)code;
     set_state(session, SESSION_LEAVING);
     list_remove(&session->link);
@@ -649,7 +677,7 @@ static void on_unregistered(struct storage_request *request, int error, const st
     session->asking = false;
     /* Out of reach: the registry still holds it, so it waits here until the storage is back. */
     session->registered = error == ERROR_UNAVAILABLE || error == ERROR_TIMEOUT;
-    if (!session->registered) {
+    if (!session->registered && session->opened) {
         session->sessions->options.metrics->sessions_closed++;
         count_sessions(session, on_offline_counted);
     }
@@ -710,10 +738,7 @@ static void on_restored(struct storage_request *request, int error, const struct
         sessions->options.metrics->sessions_replaced++;
         session_end(session, CLOSE_REPLACED);
     } else if (session->restore_again) {
-        session->restore_again = false;
-        list_remove(&session->link);
-        list_append(&sessions->restoring, &session->link);
-        loop_defer(sessions->options.loop, &sessions->restore_task);
+        restore_later(session);
     }
 }
 
@@ -742,6 +767,11 @@ void sessions_on_registry_lost(struct sessions *sessions)
     list_splice(&sessions->restoring, &sessions->states[SESSION_ONLINE]);
     if (!list_empty(&sessions->restoring))
         loop_defer(sessions->options.loop, &sessions->restore_task);
+    /* Whatever the registry answered them, or is about to, was before the loss. */
+    list_for_each (link, &sessions->states[SESSION_REGISTERING]) {
+        struct session *session = container_of(link, struct session, link);
+        session->restore_again = session->registered;
+    }
     list_for_each_safe (link, &sessions->states[SESSION_LEAVING]) {
         struct session *session = container_of(link, struct session, link);
         if (session->registered)

@@ -55,7 +55,8 @@ struct sessions_options {
 /* NULL when memory is short. All that `options` names must outlive it. */
 struct sessions *sessions_create(const struct sessions_options *options);
 
-/* Every session must be gone, or the storage destroyed before. NULL is allowed. */
+/* Every session must be gone, or the storage destroyed before: what it could not unregister is forgotten then.
+ * NULL is allowed. */
 void sessions_destroy(struct sessions *sessions);
 
 /* What the storage reports (storage.h). */
