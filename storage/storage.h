@@ -104,7 +104,8 @@ void storage_start(struct storage *storage, const struct storage_events *events,
  * number: 0. */
 void storage_leave(struct storage *storage, struct storage_request *request);
 
-/* Cancels what is open (each request calls back) and frees everything. NULL is allowed. */
+/* Cancels what is open (each request calls back) and frees everything. Not from inside a callback of this
+ * storage. NULL is allowed. */
 void storage_destroy(struct storage *storage);
 
 enum storage_state storage_state(const struct storage *storage);

@@ -311,9 +311,11 @@ static void memory_start(struct storage *storage, const struct storage_events *e
     struct memory *memory = memory_of(storage);
 
     memory->events = *events;
-    if (!copy_instance(memory, instance) || !subscribe_own(memory)) {
-        log_error("storage can not start", log_str("storage", "memory"),
-                  log_str("reason", error_find(ERROR_NO_MEMORY)->text));
+    const char *wrong = address_check_name(slice_text(instance->id));
+    if (!wrong && (!copy_instance(memory, instance) || !subscribe_own(memory)))
+        wrong = error_find(ERROR_NO_MEMORY)->text;
+    if (wrong) {
+        log_error("the storage can not start", log_str("id", instance->id), log_str("why", wrong));
         return;
     }
     memory->registered = true;
@@ -432,6 +434,12 @@ static bool holds(const struct registry_session *session, struct slice conn)
     return session && slice_equal(session->fields[REGISTRY_CONN].value, conn);
 }
 
+static bool valid(const struct storage_session *session)
+{
+    return address_check_name(session->name) == NULL && session->conn.len &&
+           (!session->user.len || address_check_name(session->user) == NULL);
+}
+
 static void memory_register(struct storage *storage, const struct storage_session *session,
                             struct slice notice, bool restore, struct storage_request *request)
 {
@@ -442,7 +450,9 @@ static void memory_register(struct storage *storage, const struct storage_sessio
         return;
     struct registry_session *old = registry_find(&memory->registry, session->name);
     bool ours = holds(old, session->conn);
-    if (restore && old && !ours && old->connected_at_ms > session->connected_at_ms) {
+    if (!valid(session)) {
+        item->error = ERROR_BAD_REQUEST;
+    } else if (restore && old && !ours && old->connected_at_ms > session->connected_at_ms) {
         item->error = ERROR_CONFLICT;
     } else if (!registry_put(&memory->registry, session, memory->instance.id, old)) {
         item->error = ERROR_NO_MEMORY;

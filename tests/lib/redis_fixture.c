@@ -1,6 +1,7 @@
 #include "tests/lib/redis_fixture.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -67,7 +68,7 @@ bool redis_fixture_restart(struct redis_fixture *redis)
     int ends[2];
     pid_t parent = getpid();
 
-    if (pipe(ends) != 0)
+    if (pipe2(ends, O_CLOEXEC) != 0)
         return false;
     redis->pid = fork();
     if (redis->pid == 0) {

@@ -504,6 +504,30 @@ static void test_instance_record(void **state)
     assert_int_equal(strlen(seen_value(record, "heartbeat_at")), strlen("2023-11-14T22:13:20.123Z"));
 }
 
+static void test_bad_sessions_are_refused(void **state)
+{
+    struct world *world = *state;
+    struct peer *peer = &world->peers[0];
+    char longest[ADDRESS_NAME_MAX + 2];
+
+    memset(longest, '{', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    const struct storage_session bad[] = {
+        make_session("", "c1", "u", 1),       make_session("a\nb", "c1", "u", 1),
+        make_session(longest, "c1", "u", 1),  make_session("bob", "", "u", 1),
+        make_session("bob", "c1", "\xff", 1), make_session("bob", "c1", longest, 1)};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct call *found = new_call(world);
+        expect(world, enter(world, peer, &bad[i], "notice", false), ERROR_BAD_REQUEST, 0);
+        CALL(found, storage_find_session, peer->storage, bad[i].name);
+        AWAIT(world->base, found->done);
+        assert_int_equal(found->record_count, 0);
+    }
+    struct storage_session good = make_session(longest + 1, "c1", longest + 1, 1);
+    expect(world, enter(world, peer, &good, "notice", false), ERROR_NONE, STORAGE_REPLACED_NOBODY);
+    assert_int_equal(count_sessions(world, peer), 1);
+}
+
 static struct call *list_user(struct world *world, struct peer *peer, const char *user)
 {
     struct call *call = new_call(world);
@@ -764,6 +788,7 @@ int main(int argc, char **argv)
         STORAGE_TEST(test_probe),
         STORAGE_TEST(test_session_record),
         STORAGE_TEST(test_instance_record),
+        STORAGE_TEST(test_bad_sessions_are_refused),
         STORAGE_TEST(test_sessions_of_a_user),
         STORAGE_TEST(test_count),
         STORAGE_TEST(test_successor_may_change_user),
