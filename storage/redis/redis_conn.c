@@ -20,7 +20,8 @@ enum {
     OUT_KEEP = 1024 * 1024,     /* an emptied output buffer larger than this is given back */
     OUT_MAX = 64 * 1024 * 1024, /* unwritten bytes beyond which a command is refused */
     PENDING_FIRST = 64,
-    DELAY_MS = 10 /* until the next look when replies do arrive, but late */
+    PENDING_KEEP = 16 * 1024, /* an emptied ring larger than this is given back */
+    DELAY_MS = 10             /* until the next look when replies do arrive, but late */
 };
 
 struct redis_pending {
@@ -56,7 +57,11 @@ static struct redis_pending pending_pop(struct redis_conn *conn)
     struct redis_pending head = conn->pending[conn->pending_first];
 
     conn->pending_first = (conn->pending_first + 1) & (conn->pending_capacity - 1);
-    conn->pending_count--;
+    if (--conn->pending_count == 0 && conn->pending_capacity > PENDING_KEEP) {
+        mem_free(conn->pending);
+        conn->pending = NULL;
+        conn->pending_first = conn->pending_capacity = 0;
+    }
     return head;
 }
 

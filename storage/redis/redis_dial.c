@@ -115,7 +115,11 @@ static void on_deadline(evutil_socket_t fd, short what, void *data)
     (void)fd, (void)what;
     fail(dial, dial->lookup ? "looking the name up" : "connect", "no answer in time");
     drop_socket(dial);
-    finish(dial, -1);
+    event_add(dial->deadline, &dial->timeout);
+    if (dial->lookup)
+        finish(dial, -1);
+    else
+        try_next(dial);
 }
 
 static void on_step(evutil_socket_t fd, short what, void *data)
@@ -231,12 +235,13 @@ void redis_dial_close(struct redis_dial *dial)
 void redis_dial_start(struct redis_dial *dial, uint32_t timeout_ms)
 {
     const struct redis_server *server = dial->server;
-    struct timeval timeout = {.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
     char port[8];
 
     dial->address_count = dial->next = 0;
     dial->why[0] = '\0';
-    event_add(dial->deadline, &timeout);
+    dial->timeout =
+        (struct timeval){.tv_sec = timeout_ms / 1000, .tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000};
+    event_add(dial->deadline, &dial->timeout);
     if (server->path) {
         struct sockaddr_un *local = &dial->addresses[0].local;
         *local = (struct sockaddr_un){.sun_family = AF_UNIX};

@@ -6,6 +6,7 @@
 
 #include <netinet/in.h>
 #include <stdbool.h>
+#include <sys/time.h>
 #include <sys/un.h>
 
 struct event;
@@ -32,10 +33,11 @@ struct redis_dial {
 
     union redis_sockaddr addresses[REDIS_DIAL_ADDRESSES];
     size_t address_count, next;
-    int fd;                      /* being connected, or -1 */
-    struct event *watch;         /* `fd` became writable */
-    struct event *step;          /* goes on from the loop */
-    struct event *deadline;      /* for all of it */
+    int fd;                 /* being connected, or -1 */
+    struct event *watch;    /* `fd` became writable */
+    struct event *step;     /* goes on from the loop */
+    struct event *deadline; /* for the look-up, and for each address */
+    struct timeval timeout;
     struct evdns_base *dns;      /* made when a name is first looked up */
     struct redis_lookup *lookup; /* under way, or NULL */
     char why[160];
@@ -46,7 +48,8 @@ bool redis_dial_init(struct redis_dial *dial, struct event_base *loop, const str
                      void (*on_done)(void *data, int fd, const char *why), void *data);
 void redis_dial_close(struct redis_dial *dial);
 
-void redis_dial_start(struct redis_dial *dial, uint32_t timeout_ms);
+void redis_dial_start(struct redis_dial *dial,
+                      uint32_t timeout_ms);      /* for the look-up, and for each address */
 void redis_dial_cancel(struct redis_dial *dial); /* on_done isn't called any more */
 
 #endif

@@ -11,7 +11,7 @@
 /* The heartbeat is a script on one key, whatever the number of sessions. A timer of its own looks again at
  * the moment when another instance's lease runs out, so that its sessions don't wait for the next heartbeat.
  */
-enum { EXPIRED_MAX = 4, CHECK_MARGIN_MS = 5, FIXED = 3 /* elements of the reply before the ids */ };
+enum { EXPIRED_MAX = 16, CHECK_MARGIN_MS = 5, FIXED = 3 /* elements of the reply before the ids */ };
 
 static void arm(struct event *timer, uint64_t ms)
 {

@@ -9,13 +9,13 @@
 /* Reaping walks the instance's set of names in steps of about STEP. A step removes each session that still
  * belongs to the instance, then takes it from its user, and only then takes the names from the set: whoever
  * continues after a crash finds what is left. */
-enum { STEP = 100 };
+enum { STEP = 200 };
 
 struct reap {
     struct list link; /* in storage->reaps */
     struct redis_storage *storage;
     bool own;
-    void (*on_end)(struct redis_storage *storage);
+    void (*on_end)(struct redis_storage *storage, int error);
     struct storage_request *leaving; /* the request of storage_leave() */
     char cursor[24];                 /* of SSCAN */
     size_t waiting;                  /* replies of this step */
@@ -50,7 +50,7 @@ static void end(struct reap *reap, int error)
 {
     struct redis_storage *storage = reap->storage;
     struct storage_request *leaving = reap->leaving;
-    void (*on_end)(struct redis_storage * storage) = reap->on_end;
+    void (*on_end)(struct redis_storage *, int) = reap->on_end;
 
     if (!error && (reap->removed || !reap->own))
         log_info(reap->own ? "leftovers removed" : "instance reaped",
@@ -60,8 +60,8 @@ static void end(struct reap *reap, int error)
     reap_free(reap);
     if (leaving)
         redis_done(leaving, error, NULL);
-    else if (!error && on_end)
-        on_end(storage);
+    else if (on_end)
+        on_end(storage, error);
 }
 
 static void step(struct reap *reap);
@@ -291,14 +291,16 @@ static bool is_reaping(struct redis_storage *storage, struct slice id)
 }
 
 void redis_reap_start(struct redis_storage *storage, struct slice id, bool own,
-                      void (*on_end)(struct redis_storage *storage))
+                      void (*on_end)(struct redis_storage *storage, int error))
 {
     struct reap *reap = reap_create(storage, id, own);
 
-    if (!reap)
-        return;
-    reap->on_end = on_end;
-    step(reap);
+    if (reap) {
+        reap->on_end = on_end;
+        step(reap);
+    } else if (on_end) {
+        on_end(storage, ERROR_NO_MEMORY);
+    }
 }
 
 static void on_claimed(void *data, const struct redis_reply *reply, int error)

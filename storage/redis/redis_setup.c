@@ -69,15 +69,19 @@ void redis_setup_restored(struct redis_storage *storage)
 
 /* ---- the id ---- */
 
-static void take_id(struct redis_storage *storage)
+static void on_leftovers_removed(struct redis_storage *storage, int error)
 {
+    if (error) {
+        redis_topology_drop(&storage->topology, "what the id's former holder left can not be removed");
+        return;
+    }
     storage->claimed = true;
     redis_bus_restore(storage);
 }
 
 static void remove_leftovers(struct redis_storage *storage)
 {
-    redis_reap_start(storage, slice_text(storage->instance.id), true, take_id);
+    redis_reap_start(storage, slice_text(storage->instance.id), true, on_leftovers_removed);
 }
 
 static void id_in_use(struct redis_storage *storage, int64_t left_ms)

@@ -218,9 +218,9 @@ void redis_lease_on_down(struct redis_storage *storage);
 /* ---- redis_reap.c ---- */
 
 /* Removes what the registry holds of `id`. With `own`, only sessions that this process doesn't hold, and the
- * instance stays. on_end may be NULL; it isn't called when the connection is lost meanwhile. */
+ * instance stays. on_end may be NULL. */
 void redis_reap_start(struct redis_storage *storage, struct slice id, bool own,
-                      void (*on_end)(struct redis_storage *storage));
+                      void (*on_end)(struct redis_storage *storage, int error));
 /* Claims a dead instance first. */
 void redis_reap_claim(struct redis_storage *storage, struct slice id);
 void redis_reap_leave(struct storage *base, struct storage_request *request);
