@@ -79,10 +79,11 @@ int loop_run(struct loop *loop)
     while (!loop->stopping) {
         run_hooks(loop);
         bool wait = !loop->stopping && list_empty(&loop->tasks);
-        /* A base without events must wait for a signal all the same, not return at once and make this spin.
-         */
-        if (event_base_loop(loop->base, (wait ? EVLOOP_ONCE : EVLOOP_NONBLOCK) | EVLOOP_NO_EXIT_ON_EMPTY) <
-            0) {
+        /* Once in either case: NONBLOCK alone goes on for as long as anything is ready, which a socket that is
+         * watched for writing always is. A base without events must wait for a signal all the same, not return
+         * at once and make this spin. */
+        if (event_base_loop(loop->base,
+                            EVLOOP_ONCE | (wait ? 0 : EVLOOP_NONBLOCK) | EVLOOP_NO_EXIT_ON_EMPTY) < 0) {
             log_error("event loop failed", log_str("reason", strerror(errno)));
             return -1;
         }

@@ -1,8 +1,10 @@
 #include <event2/event.h>
+#include <event2/util.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
@@ -140,6 +142,29 @@ static void on_tick(evutil_socket_t fd, short what, void *data)
     ++*ticks;
 }
 
+/* Level-triggered, so it is active in every single pass over the descriptors. */
+static void a_descriptor_that_is_always_ready_starves_no_task(void **state)
+{
+    struct loop *loop = *state;
+    struct step a, stop;
+    int pair[2], ticks = 0;
+    assert_int_equal(evutil_socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    struct event *writable = event_new(loop_base(loop), pair[0], EV_WRITE | EV_PERSIST, on_tick, &ticks);
+    event_add(writable, NULL);
+    step_init(&a, loop, 'a', run_step);
+    step_init(&stop, loop, '.', run_stop);
+    a.again = 3;
+    a.other = &stop;
+    loop_defer(loop, &a.task);
+    loop_run(loop);
+    assert_string_equal(order, "aa.");
+    assert_int_equal(ticks, 1);
+    loop_cancel(&a.task);
+    event_free(writable);
+    evutil_closesocket(pair[0]);
+    evutil_closesocket(pair[1]);
+}
+
 static void hooks_run_once_before_each_wait(void **state)
 {
     struct loop *loop = *state;
@@ -172,6 +197,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_task_deferring_itself_runs_in_the_next_turn_without_waiting, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_cancelled_task_does_not_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_descriptor_that_is_always_ready_starves_no_task, setup, teardown),
         cmocka_unit_test_setup_teardown(hooks_run_once_before_each_wait, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stop_before_running_is_kept, setup, teardown),
     };
