@@ -52,7 +52,13 @@ static void reply(struct evhttp_request *http, int status, const char *type, con
 {
     evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Type", type);
     evhttp_add_header(evhttp_request_get_output_headers(http), "Cache-Control", "no-store");
-    evbuffer_add(evhttp_request_get_output_buffer(http), body, len);
+    if (evhttp_request_get_command(http) == EVHTTP_REQ_HEAD) {
+        char length[24];
+        snprintf(length, sizeof length, "%zu", len);
+        evhttp_add_header(evhttp_request_get_output_headers(http), "Content-Length", length);
+    } else {
+        evbuffer_add(evhttp_request_get_output_buffer(http), body, len);
+    }
     evhttp_send_reply(http, status, NULL, NULL);
 }
 
