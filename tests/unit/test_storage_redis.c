@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "proto/errors.h"
 #include "storage/redis/storage_redis.h"
+#include "tests/lib/alloc_fixture.h"
 #include "tests/lib/await.h"
 #include "tests/lib/redis_fixture.h"
 #include "tests/lib/storage_fixture.h"
@@ -59,7 +60,8 @@ static void connect_operator(struct world *world)
     assert_int_equal(world->plain->err, 0);
 }
 
-static int open_world(void **state)
+/* A Redis, and no peer yet. */
+static int open_redis(void **state)
 {
     struct world *world = calloc(1, sizeof *world);
 
@@ -69,6 +71,14 @@ static int open_world(void **state)
     if (!redis_fixture_start(&world->redis))
         return -1;
     connect_operator(world);
+    return 0;
+}
+
+static int open_world(void **state)
+{
+    if (open_redis(state) != 0)
+        return -1;
+    struct world *world = *state;
     start_peer(world, &world->a, "a1");
     AWAIT(world->base, world->a.up_count);
     return 0;
@@ -623,19 +633,83 @@ static void test_redis_started_late(void **state)
     AWAIT(world->base, world->b.up_count && world->a.up_count == 2);
 }
 
+/* ---- memory ---- */
+
+/* One request of each kind; true when all were answered, whatever the answer, in time. */
+static bool ask_everything(struct world *world, struct storage *storage)
+{
+    enum { COUNT = 10 };
+    struct storage_session session = make_session("bob", "c1", "u", 1);
+    struct call *calls[COUNT];
+
+    for (size_t i = 0; i < COUNT; i++)
+        calls[i] = new_call(world);
+    CALL(calls[0], storage_subscribe, storage, slice_text("session:{bob}"));
+    CALL(calls[1], storage_register, storage, &session, slice_text("notice"), false);
+    CALL(calls[2], storage_publish, storage, slice_text("session:{bob}"), slice_text("x"));
+    CALL(calls[3], storage_count, storage);
+    CALL(calls[4], storage_list_sessions, storage, slice_text(""), (size_t)10);
+    CALL(calls[5], storage_find_session, storage, slice_text("bob"));
+    CALL(calls[6], storage_list_user, storage, slice_text("u"));
+    CALL(calls[7], storage_list_instances, storage);
+    CALL(calls[8], storage_probe, storage);
+    CALL(calls[9], storage_unregister, storage, &session);
+    for (size_t i = 0; i < COUNT; i++)
+        if (!AWAIT_FOR(world->base, 10 * TIMEOUT_MS, calls[i]->done))
+            return false;
+    return true;
+}
+
+/* The n-th allocation fails, wherever that is: every request is answered, the storage comes back, and nothing
+ * is left behind. */
+static void test_any_allocation_may_fail(void **state)
+{
+    struct world *world = *state;
+    bool failed = true;
+
+    for (size_t n = 1; failed; n++) {
+        alloc_fixture_install();
+        alloc_fixture_fail(n);
+        struct storage *storage = create_with(world->base, &world->redis, NULL, 0);
+        if (!storage) {
+            assert_true(alloc_fixture_failed());
+            assert_int_equal(alloc_fixture_remove(), 0);
+            continue;
+        }
+        peer_start(&world->a, world->base, storage, "a1", HEARTBEAT_MS, LEASE_MS);
+        AWAIT_FOR(world->base, 10 * TIMEOUT_MS, world->a.up_count || alloc_fixture_failed());
+        bool answered = ask_everything(world, storage);
+        failed = alloc_fixture_failed();
+        peer_close(&world->a);
+        size_t left = alloc_fixture_remove();
+        if (!answered || left)
+            fail_msg("allocation %zu: %s, %zu blocks left", n, answered ? "answered" : "not answered", left);
+        tell(world, "FLUSHALL"); /* the next one need not wait for this one's lease */
+    }
+}
+
 #define REDIS_TEST(function) cmocka_unit_test_setup_teardown(function, open_world, close_world)
 
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        REDIS_TEST(test_keys_are_as_documented),          REDIS_TEST(test_killed_instance_is_reaped),
-        REDIS_TEST(test_reaping_spares_what_moved),       REDIS_TEST(test_only_one_survivor_reaps),
-        REDIS_TEST(test_same_id_waits_for_the_lease),     REDIS_TEST(test_lost_data_is_noticed),
-        REDIS_TEST(test_scripts_are_sent_again),          REDIS_TEST(test_redis_restarted),
-        REDIS_TEST(test_each_connection_is_restored),     REDIS_TEST(test_many_subscriptions_are_restored),
-        REDIS_TEST(test_silent_redis_times_out),          REDIS_TEST(test_idle_storage_notices_silence),
-        REDIS_TEST(test_forbidden_channels_keep_it_down), REDIS_TEST(test_full_redis_refuses_the_request),
-        REDIS_TEST(test_password_and_database),           REDIS_TEST(test_redis_started_late),
+        REDIS_TEST(test_keys_are_as_documented),
+        REDIS_TEST(test_killed_instance_is_reaped),
+        REDIS_TEST(test_reaping_spares_what_moved),
+        REDIS_TEST(test_only_one_survivor_reaps),
+        REDIS_TEST(test_same_id_waits_for_the_lease),
+        REDIS_TEST(test_lost_data_is_noticed),
+        REDIS_TEST(test_scripts_are_sent_again),
+        REDIS_TEST(test_redis_restarted),
+        REDIS_TEST(test_each_connection_is_restored),
+        REDIS_TEST(test_many_subscriptions_are_restored),
+        REDIS_TEST(test_silent_redis_times_out),
+        REDIS_TEST(test_idle_storage_notices_silence),
+        REDIS_TEST(test_forbidden_channels_keep_it_down),
+        REDIS_TEST(test_full_redis_refuses_the_request),
+        REDIS_TEST(test_password_and_database),
+        REDIS_TEST(test_redis_started_late),
+        cmocka_unit_test_setup_teardown(test_any_allocation_may_fail, open_redis, close_world),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
