@@ -1,4 +1,4 @@
-/* The Redis storage when Redis fails, stalls, forgets or refuses. */
+/* The Redis storage finding its server, and cleaning up after outages and dead instances. */
 #include "base/log.h"
 #include "proto/errors.h"
 #include "storage/redis/storage_redis.h"
@@ -176,94 +176,6 @@ static void expect_serving(struct world *world, struct peer *peer)
     AWAIT(world->base, peer_count(peer, "topic:{x}", NULL) == before + 1);
 }
 
-static void test_restarted(void **state)
-{
-    struct world *world = *state;
-    struct peer *peer = open_peer(world, 0, "a1");
-
-    expect(world, subscribe(world, peer, "topic:{x}"), ERROR_NONE, 0);
-    expect(world, enter(world, peer, "bob", false), ERROR_NONE, 0);
-    redis_fixture_kill(&redis);
-    struct call *pending = publish(world, peer, "topic:{x}");
-    struct call *confirming = subscribe(world, peer, "topic:{y}");
-    AWAIT(world->base, peer->down_count);
-    expect(world, pending, ERROR_UNAVAILABLE, 0);
-    expect(world, confirming, ERROR_UNAVAILABLE, 0);
-    expect(world, publish(world, peer, "topic:{x}"), ERROR_UNAVAILABLE, 0);
-    assert_true(redis_fixture_restart(&redis));
-    AWAIT(world->base, peer->up_count == 2 && peer->lost_count == 1);
-    expect_serving(world, peer);
-    expect(world, publish(world, peer, "topic:{y}"), ERROR_NONE, 0);
-    expect(world, enter(world, peer, "bob", true), ERROR_NONE, 0);
-    assert_int_equal(ask_number("EXISTS sb:session:{bob} sb:user:{u} sb:instance:{a1}:sessions"), 3);
-    assert_int_equal(ask_number("HLEN sb:instance:{a1}"), 7);
-    assert_non_null(strstr(log_text, "redis lost"));
-}
-
-static void test_stalled(void **state)
-{
-    struct world *world = *state;
-    struct peer *peer = open_peer(world, 0, "a1");
-
-    expect(world, subscribe(world, peer, "topic:{x}"), ERROR_NONE, 0);
-    redis_fixture_pause(&redis);
-    expect(world, publish(world, peer, "topic:{x}"), ERROR_TIMEOUT, 0);
-    AWAIT(world->base, peer->down_count == 1);
-    redis_fixture_resume(&redis);
-    AWAIT(world->base, peer->up_count == 2);
-    expect_serving(world, peer);
-}
-
-static void test_connections_killed(void **state)
-{
-    static const char *const kinds[] = {"CLIENT KILL TYPE pubsub", "CLIENT KILL TYPE normal"};
-    struct world *world = *state;
-    struct peer *peer = open_peer(world, 0, "a1");
-
-    expect(world, subscribe(world, peer, "topic:{x}"), ERROR_NONE, 0);
-    for (unsigned i = 0; i < 2; i++) {
-        tell(kinds[i]);
-        AWAIT(world->base, peer->up_count == 2 + i && peer->lost_count == 1 + i);
-        expect_serving(world, peer);
-    }
-}
-
-static void test_flushed(void **state)
-{
-    struct world *world = *state;
-    struct peer *peer = open_peer(world, 0, "a1");
-
-    expect(world, enter(world, peer, "bob", false), ERROR_NONE, 0);
-    tell("FLUSHALL");
-    AWAIT(world->base, peer->lost_count == 1);
-    assert_int_equal(peer->down_count, 0);
-    expect(world, enter(world, peer, "bob", true), ERROR_NONE, 0);
-    assert_int_equal(ask_number("EXISTS sb:session:{bob} sb:user:{u} sb:instance:{a1}:sessions"), 3);
-    assert_int_equal(ask_number("HLEN sb:instance:{a1}"), 7);
-}
-
-static void test_scripts_forgotten(void **state)
-{
-    enum { ROUNDS = 20 };
-    struct world *world = *state;
-    struct peer *peer = open_peer(world, 0, "a1");
-    struct call *calls[2 * ROUNDS + 1];
-
-    tell("SCRIPT FLUSH");
-    for (size_t i = 0; i < ROUNDS; i++) {
-        calls[2 * i] = enter(world, peer, "bob", false);
-        calls[2 * i + 1] = leave(world, peer, "bob");
-    }
-    calls[2 * ROUNDS] = enter(world, peer, "bob", false);
-    for (size_t i = 0; i < ROUNDS; i++) {
-        expect(world, calls[2 * i], ERROR_NONE, 0);
-        expect(world, calls[2 * i + 1], ERROR_NONE, 1);
-    }
-    expect(world, calls[2 * ROUNDS], ERROR_NONE, 0);
-    assert_int_equal(ask_number("EXISTS sb:session:{bob} sb:instance:{a1}:sessions"), 2);
-    assert_int_equal(peer->down_count, 0);
-}
-
 static void test_unregistered_while_down(void **state)
 {
     struct world *world = *state;
@@ -305,20 +217,6 @@ static void test_dead_instance_is_reaped(void **state)
     assert_int_equal(peer->reaped_sessions, SESSIONS - 1);
     assert_int_equal(ask_number("DBSIZE"), 5); /* of a1: session, user, instance, its set, instances */
     assert_int_equal(ask_number("HLEN sb:user:{u}"), 1);
-}
-
-static void test_id_in_use(void **state)
-{
-    struct world *world = *state;
-    struct peer *first = open_peer(world, 0, "a1");
-
-    expect(world, enter(world, first, "bob", false), ERROR_NONE, 0);
-    struct peer *second = open_peer_with(world, 1, "a1", (struct storage_redis_options){0});
-    AWAIT(world->base, strstr(log_text, "the instance id is in use"));
-    assert_false(AWAIT_FOR(world->base, LEASE_MS + 500, second->up_count));
-    peer_close(first);
-    assert_true(AWAIT_FOR(world->base, LEASE_MS, second->up_count));
-    assert_int_equal(ask_number("EXISTS sb:session:{bob}"), 0);
 }
 
 static void test_many_channels(void **state)
@@ -384,18 +282,9 @@ static void test_name_of_host(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        OUTAGE_TEST(test_restarted),
-        OUTAGE_TEST(test_stalled),
-        OUTAGE_TEST(test_connections_killed),
-        OUTAGE_TEST(test_flushed),
-        OUTAGE_TEST(test_scripts_forgotten),
-        OUTAGE_TEST(test_unregistered_while_down),
-        OUTAGE_TEST(test_dead_instance_is_reaped),
-        OUTAGE_TEST(test_id_in_use),
-        OUTAGE_TEST(test_many_channels),
-        OUTAGE_TEST(test_wrong_password),
-        OUTAGE_TEST(test_wrong_database),
-        OUTAGE_TEST(test_name_of_host),
+        OUTAGE_TEST(test_unregistered_while_down), OUTAGE_TEST(test_dead_instance_is_reaped),
+        OUTAGE_TEST(test_many_channels),           OUTAGE_TEST(test_wrong_password),
+        OUTAGE_TEST(test_wrong_database),          OUTAGE_TEST(test_name_of_host),
     };
 
     if (!redis_fixture_start(&redis))
