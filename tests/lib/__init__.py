@@ -9,9 +9,12 @@ Servers (RedisServer, Broker, Cluster, HAProxy, Nginx) and clients (WsClient, Ra
 ready when the block begins, and gone when it ends. Whatever waits has a deadline and raises Timeout.
 """
 
-from .broker import Broker, Cluster
+from .broker import Broker, Cluster, parse_log_line
+from .crowd import Crowd
 from .http import Response, request
-from .paths import BINARY, ROOT, SANITIZED
+from .measure import cpu_seconds, fd_count, rss_bytes
+from .paths import BINARY, PATIENCE, ROOT, SANITIZED, VALGRIND
+from .ports import free_port
 from .process import Process
 from .proxies import HAProxy, Nginx
 from .rawws import Frame, RawWs, frame
@@ -21,7 +24,7 @@ from .waiting import Timeout, wait_until
 from .ws import Closed, Refused, WsClient, background
 
 __all__ = [
-    "BINARY", "Broker", "Certificate", "Closed", "Cluster", "Frame", "HAProxy", "Nginx", "Process", "ROOT", "RawWs",
-    "RedisServer", "Refused", "Response", "SANITIZED", "Timeout", "WsClient", "background", "frame", "request",
-    "wait_until",
+    "BINARY", "Broker", "Certificate", "Closed", "Cluster", "Crowd", "Frame", "HAProxy", "Nginx", "PATIENCE", "Process",
+    "ROOT", "RawWs", "RedisServer", "Refused", "Response", "SANITIZED", "Timeout", "VALGRIND", "WsClient", "background",
+    "cpu_seconds", "fd_count", "frame", "free_port", "parse_log_line", "request", "rss_bytes", "wait_until",
 ]

@@ -239,6 +239,10 @@ class RawWs:
 
     # ---- the end
 
+    @property
+    def local_port(self):
+        return self.socket.getsockname()[1]
+
     def close(self):
         self.socket.close()
 
