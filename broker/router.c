@@ -241,6 +241,14 @@ static void complete_plain(struct slice channel, struct message_fields *fields,
         fields->to = slice_from(to, address_format(&address, to));
 }
 
+static void call_subscribers(struct router_channel *channel, struct message *message)
+{
+    list_for_each (link, &channel->subscribers) {
+        struct subscriber *subscriber = container_of(link, struct subscriber, link);
+        subscriber->deliver(subscriber, message);
+    }
+}
+
 /* Decodes what came and gives it to the channel's subscribers. */
 static void deliver(struct router *router, struct router_channel *channel, struct slice name, struct slice bytes)
 {
@@ -259,15 +267,18 @@ static void deliver(struct router *router, struct router_channel *channel, struc
     if (!fields.to.len)
         complete_plain(name, &fields, to);
     struct message *message = message_create(&fields);
+    if (!message && fields.kind == MESSAGE_TAKEOVER) {
+        /* Nobody keeps it, and it must not be lost: a name would have two holders, or a newcomer wait for ever. */
+        struct message unkept = {.refs = 1, .fields = fields};
+        call_subscribers(channel, &unkept);
+        return;
+    }
     if (!message) {
         log_error("bus message dropped", log_bytes("channel", name.data, name.len),
                   log_str("reason", error_name(ERROR_NO_MEMORY)));
         return;
     }
-    list_for_each (link, &channel->subscribers) {
-        struct subscriber *subscriber = container_of(link, struct subscriber, link);
-        subscriber->deliver(subscriber, message);
-    }
+    call_subscribers(channel, message);
     message_unref(message);
 }
 

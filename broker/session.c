@@ -853,6 +853,8 @@ static void publish(struct session *session, enum message_content content, struc
         return;
     }
     struct frame *reply = reply_frame(session, content, payload);
+    if (!reply && route->has_reply && content == CONTENT_TEXT)
+        goto no_memory;
     buffer_clear(&sessions->payload);
     if (route->action == ROUTE_ACTION_PUBLISH && content == CONTENT_TEXT &&
         !template_is_plain(&route->text)) {
