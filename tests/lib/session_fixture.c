@@ -17,22 +17,23 @@
 
 enum { AMPLE = 1 << 24, SETTLE_TURNS = 12, SCRATCH = 4096 };
 
-static const char routes[] = "[route /users/{uid}]\n"
-                             "address = user:{uid}\n"
-                             "on_message = publish user:{uid} \"{uid}:{message}\"\n"
-                             "[route /names/{name}]\n"
-                             "address = session:{name}\n"
-                             "on_message = forward session:target\n"
-                             "reply = Got your message ({message}).Thanks !\n"
-                             "[route /to/{name}]\n"
-                             "on_message = forward session:{name}\n"
-                             "[route /topics/{name}]\n"
-                             "address = topic:{name}\n"
-                             "on_message = publish topic:{name}\n"
-                             "[route /echo]\n"
-                             "on_message = echo\n"
-                             "[route /ignore]\n"
-                             "on_message = ignore\n";
+static const char configuration[] = "api = 127.0.0.1:0\n"
+                                    "[route /users/{uid}]\n"
+                                    "address = user:{uid}\n"
+                                    "on_message = publish user:{uid} \"{uid}:{message}\"\n"
+                                    "[route /names/{name}]\n"
+                                    "address = session:{name}\n"
+                                    "on_message = forward session:target\n"
+                                    "reply = Got your message ({message}).Thanks !\n"
+                                    "[route /to/{name}]\n"
+                                    "on_message = forward session:{name}\n"
+                                    "[route /topics/{name}]\n"
+                                    "address = topic:{name}\n"
+                                    "on_message = publish topic:{name}\n"
+                                    "[route /echo]\n"
+                                    "on_message = echo\n"
+                                    "[route /ignore]\n"
+                                    "on_message = ignore\n";
 
 static void or_abort(bool good)
 {
@@ -50,7 +51,7 @@ static struct config *load_config(void)
     struct config *config = NULL;
     int fd = mkstemp(path);
 
-    or_abort(fd >= 0 && write(fd, routes, sizeof routes - 1) == sizeof routes - 1);
+    or_abort(fd >= 0 && write(fd, configuration, sizeof configuration - 1) == sizeof configuration - 1);
     close(fd);
     or_abort(config_load(3, argv, environment, &config, stdout, stderr) == CONFIG_LOADED);
     unlink(path);
@@ -312,7 +313,8 @@ struct client *client_open_with(struct session_fixture *fixture, const struct se
     client->fixture = fixture;
     client->transport.ops = &ops;
     list_append(&fixture->clients, &client->link);
-    client->session = session_open(fixture->sessions, params, &client->transport);
+    if (params)
+        client->session = session_open(fixture->sessions, params, &client->transport);
     return client;
 }
 
@@ -321,8 +323,7 @@ struct client *client_open(struct session_fixture *fixture, const char *path)
     struct route_match match;
     struct session_params params;
 
-    or_abort(client_match(fixture, path, &match, &params));
-    return client_open_with(fixture, &params);
+    return client_open_with(fixture, client_match(fixture, path, &match, &params) ? &params : NULL);
 }
 
 /* A connection that begins to close is no longer read. */

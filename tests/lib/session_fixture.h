@@ -59,10 +59,10 @@ void session_fixture_turn(struct session_fixture *fixture);
 /* As many turns as everything takes that is under way in the memory storage. */
 void session_fixture_settle(struct session_fixture *fixture);
 
-/* Connects a client to a path; its session is NULL when it was refused. It lives as long as the fixture. */
+/* Connects a client to a path; its session is NULL when that was refused. It lives as long as the fixture. */
 struct client *client_open(struct session_fixture *fixture, const char *path);
 
-/* The same with parameters of the test's choice, which client_match() fills in for a path. */
+/* The same with parameters of the test's choice, which client_match() fills in for a path; NULL: refused before. */
 bool client_match(const struct session_fixture *fixture, const char *path, struct route_match *match,
                   struct session_params *params);
 struct client *client_open_with(struct session_fixture *fixture, const struct session_params *params);
