@@ -41,7 +41,7 @@ struct storage_result {
     int64_t number; /* what each call below says */
     const struct storage_record *records;
     size_t record_count;
-    struct slice cursor;        /* lists: where to go on; empty at the end */
+    struct slice cursor;        /* lists and history: where to go on; empty at the end */
     struct slice offset, epoch; /* history: see there */
     bool repeated;              /* storage_publish_with(): the key was known */
 };
@@ -88,10 +88,14 @@ struct storage_instance {
     const char *listen; /* HOST:PORT of the WebSocket listener */
     const char *version;
     int64_t pid;
-    uint64_t started_at_ms; /* wall time */
-    uint32_t heartbeat_ms;  /* one heartbeat and one bus probe each */
-    uint32_t lease_ms;      /* without a heartbeat for so long, others reap this instance's sessions */
+    uint64_t started_at_ms;  /* wall time */
+    uint32_t heartbeat_ms;   /* one heartbeat and one bus probe each */
+    uint32_t lease_ms;       /* without a heartbeat for so long, others reap this instance's sessions */
+    uint32_t history_count;  /* stored messages that an address's history keeps; 0: STORAGE_HISTORY_COUNT */
+    uint64_t history_age_ms; /* and for how long at most; 0: STORAGE_HISTORY_AGE_MS */
 };
+
+enum { STORAGE_HISTORY_COUNT = 1000, STORAGE_HISTORY_AGE_MS = 24 * 60 * 60 * 1000 };
 
 /* ---- life ---- */
 
@@ -170,9 +174,11 @@ struct storage_history_query {
 
 /* records: stored messages that have not outlived their ttl; key: the offset; fields: epoch, from, id, time
  * (ms), content (text, binary, json), payload. offset and epoch: the newest stored message's, empty when
- * there is none. number: 1 when nothing that was stored after query->offset is missing (`limit` aside); 0
- * when the epoch is another one or the history no longer reaches back. An offset that is no offset is
- * ERROR_BAD_REQUEST. */
+ * there is none. cursor: empty when these are all; otherwise there may be more (fewer than `limit` come where
+ * messages are large or outlived), and it is the offset to ask for next. number: 1 when nothing that was
+ * stored after query->offset is missing (`limit` aside); 0 when the epoch is another one (the offset means
+ * nothing then, and the messages come as if without it) or the history no longer reaches back. An offset that
+ * is no offset is ERROR_BAD_REQUEST. */
 void storage_history(struct storage *storage, struct slice channel, const struct storage_history_query *query,
                      struct storage_request *request);
 
@@ -180,8 +186,10 @@ void storage_history(struct storage *storage, struct slice channel, const struct
 
 /* Adds a registered session to the presence of the topic whose channel this is, and publishes a MESSAGE_JOIN
  * there (from: the session, payload: its user) if it was not in it. It leaves, with a MESSAGE_LEAVE, through
- * storage_presence_leave(), when it is unregistered, or when it is reaped. number: 1 it is new, 0 it was
- * there. */
+ * storage_presence_leave(), when it is unregistered, when another conn takes its name over, or when it is
+ * reaped. number of join: 1 it is new, 0 it was there; of leave: 1 it was there. To join, a session must be
+ * registered (ERROR_ABSENT) by this conn (ERROR_CONFLICT); to leave for a conn whose successor has joined
+ * does nothing. */
 void storage_presence_join(struct storage *storage, struct slice channel,
                            const struct storage_session *session, struct storage_request *request);
 void storage_presence_leave(struct storage *storage, struct slice channel,

@@ -82,6 +82,7 @@ static struct registry_session *session_create(const struct storage_session *fro
     *session = (struct registry_session){.refs = 1, .connected_at_ms = from->connected_at_ms};
     list_init(&session->in_order);
     list_init(&session->of_user);
+    list_init(&session->presences);
     char *at = session->text;
     session->name = copy_text(from->name, &at);
     for (size_t i = 0; i < REGISTRY_FIELD_COUNT; i++)

@@ -27,6 +27,7 @@ struct registry_session {
     struct map_node by_name;
     struct list in_order;
     struct list of_user;        /* in user->sessions */
+    struct list presences;      /* the memory storage's: the topics whose presence it is in */
     struct registry_user *user; /* NULL: none */
     uint64_t sequence;          /* its place in the order; a successor inherits it */
     uint64_t connected_at_ms;
