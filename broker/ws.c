@@ -48,8 +48,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         ws_connection_pong(wsi);
         return 0;
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
-        ws_connection_peer_close(wsi, in, len);
-        return 0;
+        return ws_connection_peer_close(wsi, in, len);
     case LWS_CALLBACK_CLOSED:
         ws_connection_closed(wsi);
         return 0;
@@ -118,6 +117,7 @@ static bool create_context(struct ws_server *server)
     info.max_http_header_data = HEADER_MAX;
     info.pt_serv_buf_size = WS_SCRATCH_SIZE;
     info.timeout_secs = seconds(config->handshake_timeout);
+    info.timeout_secs_ah_idle = info.timeout_secs;
     info.keepalive_timeout = KEEPALIVE_SECONDS;
     /* Raw frames are not for HTTP/2. */
     info.alpn = "http/1.1";

@@ -248,7 +248,8 @@ int ws_connection_receive(struct lws *wsi, const void *data, size_t len)
     struct ws *ws = ws_of(wsi);
     bool last = lws_is_final_fragment(wsi);
 
-    if (!ws || ws->close_code || ws->skipping)
+    /* After a close frame, ours or theirs, nothing counts any more. */
+    if (!ws || ws->close_code || ws->peer_code || ws->skipping)
         return 0;
     size_t so_far = ws->partial ? ws->partial->len : 0;
     if (so_far + len > ws->server->config->max_message) {
@@ -265,13 +266,22 @@ int ws_connection_receive(struct lws *wsi, const void *data, size_t len)
     return 0;
 }
 
-void ws_connection_peer_close(struct lws *wsi, const unsigned char *payload, size_t len)
+int ws_connection_peer_close(struct lws *wsi, const unsigned char *payload, size_t len)
 {
     struct ws *ws = ws_of(wsi);
-
     /* 1005 stands for a close frame without a code (RFC 6455 section 7.1.5). */
+    int code = len >= 2 ? payload[0] << 8 | payload[1] : 1005, wrong = 0;
+
+    /* What libwebsockets does not check itself. */
+    if (len == 1 || code >= 5000)
+        wrong = CLOSE_PROTOCOL_ERROR;
+    else if (len > 2 && !utf8_valid((const char *)payload + 2, len - 2))
+        wrong = CLOSE_INVALID_TEXT;
     if (ws)
-        ws->peer_code = (uint16_t)(len >= 2 ? payload[0] << 8 | payload[1] : 1005);
+        ws->peer_code = (uint16_t)(wrong ? wrong : code);
+    if (wrong)
+        lws_close_reason(wsi, (enum lws_close_status)wrong, NULL, 0);
+    return wrong ? -1 : 0;
 }
 
 /* ---- life ---- */

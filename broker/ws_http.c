@@ -111,6 +111,8 @@ static const char *status_text(unsigned status)
         return "Bad Request";
     case HTTP_STATUS_NOT_FOUND:
         return "Not Found";
+    case 426:
+        return "Upgrade Required";
     default:
         return "Service Unavailable";
     }
@@ -145,8 +147,17 @@ static bool is_full(struct ws_server *server)
     return full;
 }
 
+/* Only the version of RFC 6455 is spoken; libwebsockets takes any. */
+static bool has_known_version(struct lws *wsi)
+{
+    char version[4];
+
+    return lws_hdr_copy(wsi, version, sizeof version, WSI_TOKEN_VERSION) > 0 && strcmp(version, "13") == 0;
+}
+
 int ws_http_confirm_upgrade(struct ws_server *server, struct lws *wsi)
 {
+    static const char versions[] = "upgrade: websocket\r\nsec-websocket-version: 13\r\n";
     static const char retry[] = "retry-after: 1\r\n";
     struct metrics *metrics = server->options.metrics;
     struct route_match match;
@@ -159,6 +170,8 @@ int ws_http_confirm_upgrade(struct ws_server *server, struct lws *wsi)
     case ROUTE_OK:
         break;
     }
+    if (!has_known_version(wsi))
+        return refuse(wsi, &metrics->refused_request, 426, versions, "WebSocket version 13 is served here");
     /* libwebsockets would drop the connection without a word. */
     if (lws_hdr_total_length(wsi, WSI_TOKEN_PROTOCOL) > 0)
         return refuse(wsi, &metrics->refused_request, HTTP_STATUS_BAD_REQUEST, "",

@@ -55,7 +55,9 @@ int ws_connection_open(struct ws_server *server, struct lws *wsi);
 int ws_connection_receive(struct lws *wsi, const void *data, size_t len);
 int ws_connection_writable(struct lws *wsi);
 void ws_connection_pong(struct lws *wsi);
-void ws_connection_peer_close(struct lws *wsi, const unsigned char *payload, size_t len);
+
+/* -1: libwebsockets is to close the connection. */
+int ws_connection_peer_close(struct lws *wsi, const unsigned char *payload, size_t len);
 void ws_connection_closed(struct lws *wsi);
 
 /* Pings whom it is due, and closes whose pong is overdue. */
