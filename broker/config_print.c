@@ -248,20 +248,25 @@ static void print_reference_row(FILE *out, const struct option_spec *spec)
 
 void config_print_reference(FILE *out)
 {
-    fputs("Each key is also a command line option (`max_connections` is `--max-connections`) and an "
+    fputs("# Configuration\n\n"
+          "All keys, as `switchboard --print-config-reference` prints them. What a file looks like shows\n"
+          "[deploy/switchboard.conf](../deploy/switchboard.conf). The command line wins over the "
+          "environment, the\n"
+          "environment over the file.\n\n"
+          "Each key is also a command line option (`max_connections` is `--max-connections`) and an "
           "environment\n"
           "variable (`SWITCHBOARD_MAX_CONNECTIONS`). \"Reload\" tells whether SIGHUP changes it in a running "
           "broker.\n",
           out);
     for (int group = 0; group < GROUP_COUNT; group++) {
-        fprintf(out, "\n### %s\n\n| key | allowed | default | reload | meaning |\n|---|---|---|---|---|\n",
+        fprintf(out, "\n## %s\n\n| key | allowed | default | reload | meaning |\n|---|---|---|---|---|\n",
                 option_group_titles[group]);
         for (size_t i = 0; i < option_count; i++) {
             if ((int)option_specs[i].group == group)
                 print_reference_row(out, &option_specs[i]);
         }
     }
-    fputs("\n### `[route PATTERN]`\n\n| key | value | meaning |\n|---|---|---|\n", out);
+    fputs("\n## `[route PATTERN]`\n\n| key | value | meaning |\n|---|---|---|\n", out);
     for (size_t i = 0; i < route_key_count; i++) {
         fprintf(out, "| `%s` | ", route_keys[i].key);
         print_cell(out, route_keys[i].form);
