@@ -147,6 +147,76 @@ static void fake_list_instances(struct storage *storage, struct storage_request 
     record(storage, FAKE_LIST, request);
 }
 
+static void record_channel(struct storage *storage, enum fake_kind kind, struct slice channel,
+                           struct storage_request *request)
+{
+    struct fake_call *call = record(storage, kind, request);
+
+    copy_text(call->channel, sizeof call->channel, channel);
+}
+
+static void fake_subscribe_pattern(struct storage *storage, struct slice pattern,
+                                   struct storage_request *request)
+{
+    record_channel(storage, FAKE_SUBSCRIBE_PATTERN, pattern, request);
+}
+
+static void fake_unsubscribe_pattern(struct storage *storage, struct slice pattern)
+{
+    (void)pattern;
+    fake_of(storage)->unsubscribed_patterns++;
+}
+
+static void fake_publish_with(struct storage *storage, struct slice channel,
+                              const struct storage_publication *publication, struct storage_request *request)
+{
+    struct fake_call *call = record(storage, FAKE_PUBLISH_WITH, request);
+
+    copy_text(call->channel, sizeof call->channel, channel);
+    copy_text(call->key, sizeof call->key, publication->key);
+    copy_bytes(call, publication->bytes);
+    call->ttl_ms = publication->ttl_ms;
+    call->store = publication->store;
+}
+
+static void fake_history(struct storage *storage, struct slice channel,
+                         const struct storage_history_query *query, struct storage_request *request)
+{
+    (void)query;
+    record_channel(storage, FAKE_HISTORY, channel, request);
+}
+
+static void fake_presence_join(struct storage *storage, struct slice channel,
+                               const struct storage_session *session, struct storage_request *request)
+{
+    struct fake_call *call = record(storage, FAKE_PRESENCE_JOIN, request);
+
+    copy_text(call->channel, sizeof call->channel, channel);
+    copy_session(call, session);
+}
+
+static void fake_presence_leave(struct storage *storage, struct slice channel,
+                                const struct storage_session *session, struct storage_request *request)
+{
+    struct fake_call *call = record(storage, FAKE_PRESENCE_LEAVE, request);
+
+    copy_text(call->channel, sizeof call->channel, channel);
+    copy_session(call, session);
+}
+
+static void fake_presence_list(struct storage *storage, struct slice channel, size_t limit,
+                               struct storage_request *request)
+{
+    (void)limit;
+    record_channel(storage, FAKE_PRESENCE_LIST, channel, request);
+}
+
+static void fake_list_topics(struct storage *storage, size_t limit, struct storage_request *request)
+{
+    (void)limit;
+    record(storage, FAKE_LIST_TOPICS, request);
+}
+
 static const struct storage_ops ops = {
     .name = "fake",
     .start = fake_start,
@@ -163,6 +233,14 @@ static const struct storage_ops ops = {
     .find_session = fake_list_by_name,
     .list_user = fake_list_by_name,
     .list_instances = fake_list_instances,
+    .subscribe_pattern = fake_subscribe_pattern,
+    .unsubscribe_pattern = fake_unsubscribe_pattern,
+    .publish_with = fake_publish_with,
+    .history = fake_history,
+    .presence_join = fake_presence_join,
+    .presence_leave = fake_presence_leave,
+    .presence_list = fake_presence_list,
+    .list_topics = fake_list_topics,
 };
 
 struct fake_storage *fake_storage_create(void)
@@ -205,18 +283,23 @@ size_t fake_storage_open(const struct fake_storage *fake, enum fake_kind kind)
     return count;
 }
 
-bool fake_storage_answer(struct fake_call *call, int error, int64_t number)
+bool fake_storage_answer_with(struct fake_call *call, int error, const struct storage_result *result)
 {
-    const struct storage_result result = {.number = error ? 0 : number};
-
     if (!call)
         return false;
     struct storage_request *request = call->request;
     list_remove(&call->link);
     free(call->bytes);
     free(call);
-    request->on_done(request, error, &result);
+    request->on_done(request, error, result);
     return true;
+}
+
+bool fake_storage_answer(struct fake_call *call, int error, int64_t number)
+{
+    const struct storage_result result = {.number = error ? 0 : number};
+
+    return fake_storage_answer_with(call, error, &result);
 }
 
 bool fake_storage_answer_next(struct fake_storage *fake, enum fake_kind kind, int error, int64_t number)

@@ -17,18 +17,26 @@ enum fake_kind {
     FAKE_UNREGISTER,
     FAKE_COUNT,
     FAKE_LIST, /* the listings */
+    FAKE_SUBSCRIBE_PATTERN,
+    FAKE_PUBLISH_WITH,
+    FAKE_HISTORY,
+    FAKE_PRESENCE_JOIN,
+    FAKE_PRESENCE_LEAVE,
+    FAKE_PRESENCE_LIST,
+    FAKE_LIST_TOPICS,
     FAKE_KIND_COUNT
 };
 
 struct fake_call {
     struct list link;
     enum fake_kind kind;
-    char channel[CHANNEL_MAX]; /* FAKE_SUBSCRIBE, FAKE_PUBLISH */
-    char *bytes;               /* FAKE_PUBLISH: what is published; FAKE_REGISTER: the notice. Owned */
+    char channel[CHANNEL_MAX]; /* what it is about, or empty */
+    char *bytes;               /* FAKE_PUBLISH, FAKE_PUBLISH_WITH: what; FAKE_REGISTER: the notice. Owned */
     size_t len;
-    char name[ADDRESS_NAME_MAX + 1], conn[64],
-        user[ADDRESS_NAME_MAX + 1]; /* FAKE_REGISTER, FAKE_UNREGISTER */
-    char agent[256];
+    char name[ADDRESS_NAME_MAX + 1], conn[64], user[ADDRESS_NAME_MAX + 1], agent[256]; /* of a session */
+    char key[STORAGE_KEY_MAX + 1]; /* FAKE_PUBLISH_WITH, as are the next two */
+    uint64_t ttl_ms;
+    bool store;
     bool restore;
     struct storage_request *request;
 };
@@ -38,7 +46,7 @@ struct fake_storage {
     struct storage_events events;
     struct list open;             /* in the order made */
     size_t made[FAKE_KIND_COUNT]; /* since the start */
-    size_t unsubscribed;
+    size_t unsubscribed, unsubscribed_patterns;
 };
 
 /* A started storage is up at once. Destroyed through storage_destroy(), which cancels what is open. */
@@ -55,6 +63,9 @@ size_t fake_storage_open(const struct fake_storage *fake, enum fake_kind kind); 
 /* Calls back and forgets the request. A NULL call is answered with false, so a test can check that there was
  * one. */
 bool fake_storage_answer(struct fake_call *call, int error, int64_t number);
+
+/* The same with all of a result. */
+bool fake_storage_answer_with(struct fake_call *call, int error, const struct storage_result *result);
 
 /* The oldest of that kind; false when there is none. */
 bool fake_storage_answer_next(struct fake_storage *fake, enum fake_kind kind, int error, int64_t number);

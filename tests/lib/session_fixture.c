@@ -387,6 +387,27 @@ void client_bring_online(struct client *client)
     fake_storage_answer(call, ERROR_NONE, STORAGE_REPLACED_NOBODY);
 }
 
+struct client *client_open_online(struct session_fixture *fixture, const char *path)
+{
+    struct client *client = client_open(fixture, path);
+
+    client_bring_online(client);
+    fake_storage_answer_all(fixture->fake, FAKE_COUNT, ERROR_NONE, 1);
+    return client;
+}
+
+bool session_fixture_gone(struct session_fixture *fixture)
+{
+    struct list *open = &fixture->fake->open;
+
+    session_fixture_turn(fixture);
+    while (!list_empty(open))
+        fake_storage_answer(container_of(open->next, struct fake_call, link), ERROR_NONE, 0);
+    session_fixture_turn(fixture);
+    return sessions_total(fixture->sessions) == 0 && sessions_online(fixture->sessions) == 0 &&
+           router_channel_count(fixture->router) == 0 && list_empty(open);
+}
+
 void fixture_notice(struct session_fixture *fixture, const char *name, struct slice conn)
 {
     char to[ADDRESS_MAX + 1], channel[CHANNEL_MAX];

@@ -85,6 +85,12 @@ struct slice client_conn(const struct client *client); /* while it has a session
 /* Answers whatever is asked until the client is online or closed, as if nobody held the name before. */
 void client_bring_online(struct client *client);
 
+/* Connects a client and brings it online; nothing of that is open afterwards. */
+struct client *client_open_online(struct session_fixture *fixture, const char *path);
+
+/* Answers everything that is open, also what that leads to; true when no session and no channel is left then. */
+bool session_fixture_gone(struct session_fixture *fixture);
+
 /* A takeover notice on session:{NAME}. */
 void fixture_notice(struct session_fixture *fixture, const char *name, struct slice conn);
 

@@ -320,7 +320,8 @@ static void takeover_under_load_neither_loses_nor_doubles(void **state)
 {
     enum { ROUNDS = 40 };
     struct client *sender = client_open(&fixture, "/to/bob"), *holders[ROUNDS];
-    unsigned sent = 0, received = 0, next = 0;
+    unsigned sent = 0, next = 0;
+    size_t received = 0;
 
     (void)state;
     holders[0] = client_open(&fixture, "/names/bob");
