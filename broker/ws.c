@@ -93,7 +93,8 @@ static bool start_pings(struct ws_server *server)
     period = period < TICK_MIN_MS ? TICK_MIN_MS : period > TICK_MAX_MS ? TICK_MAX_MS : period;
     struct timeval interval = {.tv_sec = (time_t)(period / 1000),
                                .tv_usec = (suseconds_t)(period % 1000 * 1000)};
-    server->ping_frame = frame_create(FRAME_PING, slice_from(NULL, 0));
+    /* Not empty: libwebsockets keeps pongs without a payload to itself. */
+    server->ping_frame = frame_create(FRAME_PING, slice_text("ping"));
     server->ping_timer = event_new(loop_base(server->options.loop), -1, EV_PERSIST, on_ping_timer, server);
     return server->ping_frame && server->ping_timer && event_add(server->ping_timer, &interval) == 0;
 }

@@ -52,6 +52,8 @@ enum route_result ws_http_route(struct ws_server *server, struct lws *wsi, struc
     int len = lws_hdr_copy(wsi, path, sizeof path, WSI_TOKEN_GET_URI);
 
     if (len <= 0)
+        len = lws_hdr_copy(wsi, path, sizeof path, WSI_TOKEN_HEAD_URI);
+    if (len <= 0)
         return ROUTE_NOT_FOUND;
     return route_match(server->config, path, (size_t)len, true, match);
 }
@@ -70,7 +72,7 @@ static int serve_asset(struct lws *wsi, const struct web_asset *asset)
     };
     char known[128];
     bool same = lws_hdr_copy(wsi, known, sizeof known, WSI_TOKEN_HTTP_IF_NONE_MATCH) > 0 &&
-                strstr(known, asset->etag);
+                (strstr(known, asset->etag) || strcmp(known, "*") == 0);
 
     return respond(wsi, same ? HTTP_STATUS_NOT_MODIFIED : HTTP_STATUS_OK, asset->content_type, headers,
                    sizeof headers / sizeof *headers, asset->data, same ? 0 : asset->len);
@@ -88,7 +90,7 @@ int ws_http_request(struct ws_server *server, struct lws *wsi, const char *path)
     }
     if (asset)
         return serve_asset(wsi, asset);
-    switch (get ? ws_http_route(server, wsi, &match) : ROUTE_NOT_FOUND) {
+    switch (ws_http_route(server, wsi, &match)) {
     case ROUTE_OK: {
         const struct header upgrade = {"upgrade:", "websocket"};
         return respond_text(wsi, 426, &upgrade,
