@@ -149,9 +149,9 @@ class Broker(Process):
 
     def online(self, client, timeout=PATIENCE):
         """Waits until the session of a client that just connected is online; returns the client."""
-        needle = f"remote=127.0.0.1:{client.local_port} "
+        remote = f"127.0.0.1:{client.local_port}"
         try:
-            self.line_wait(lambda line: needle in line and 'event="session online"' in line, timeout)
+            self.line_wait(lambda line: remote in line and _match(line, "session online", {"remote": remote}), timeout)
         except BaseException:
             client.abort()
             raise
