@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from lib import Broker, Closed, Cluster, WsClient, background, wait_until
+from lib import Broker, Cluster, WsClient, background, wait_until
 
 CONFIG = """
 [route /hold/{name}]
