@@ -5,13 +5,16 @@
 #include "base/log.h"
 #include "broker/api.h"
 #include "broker/config.h"
+#include "broker/connect.h"
 #include "broker/listener.h"
 #include "broker/loop.h"
 #include "broker/metrics.h"
+#include "broker/requests.h"
 #include "broker/router.h"
 #include "broker/session.h"
 #include "broker/ws.h"
 #include "proto/address.h"
+#include "proto/envelope.h"
 #include "proto/errors.h"
 #include "storage/memory/storage_memory.h"
 #include "storage/redis/storage_redis.h"
@@ -36,7 +39,9 @@ struct broker {
     struct metrics metrics;
     struct storage *storage;
     struct router *router;
+    struct requests *requests;
     struct sessions *sessions;
+    struct connect_routes *connect;
     struct ws_server *ws;
     struct api *api; /* NULL: switched off */
     char instance[64], host[HOST_MAX];
@@ -50,11 +55,54 @@ struct broker {
 
 /* ---- what the storage reports ---- */
 
+/* What comes on this instance's own channel: answers to what HTTP callers asked, and orders. */
+static void on_instance_message(struct broker *broker, struct slice bytes)
+{
+    struct message_fields fields;
+    const char *wrong = envelope_decode(bytes, &fields);
+
+    if (wrong) {
+        broker->metrics.bus_invalid++;
+        log_warn("bus message dropped", log_str("channel", "instance"), log_str("reason", wrong));
+        return;
+    }
+    switch (fields.kind) {
+    case MESSAGE_REPLY:
+    case MESSAGE_REFUSED:
+    case MESSAGE_GONE:
+        requests_on_answer(broker->requests, &fields);
+        break;
+    case MESSAGE_CONTROL:
+        if (slice_is(fields.payload, ORDER_DRAIN)) {
+            log_info("ordered to drain", log_bytes("from", fields.from.data, fields.from.len));
+            broker_drain(broker);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
 static void on_message(void *data, struct slice channel, struct slice bytes)
 {
     struct broker *broker = data;
+    struct address address;
+    char name[ADDRESS_NAME_MAX + 1];
+    static const char prefix[] = "instance:";
 
-    router_on_message(broker->router, channel, bytes);
+    if (channel.len > sizeof prefix && memcmp(channel.data, prefix, sizeof prefix - 1) == 0) {
+        if (address_from_channel(channel, &address, name) && slice_is(address.name, broker->instance))
+            on_instance_message(broker, bytes);
+    } else {
+        router_on_message(broker->router, channel, bytes);
+    }
+}
+
+static void on_pattern_message(void *data, struct slice pattern, struct slice channel, struct slice bytes)
+{
+    struct broker *broker = data;
+
+    router_on_pattern_message(broker->router, pattern, channel, bytes);
 }
 
 static void on_state(void *data, enum storage_state state)
@@ -232,13 +280,23 @@ static bool create_parts(struct broker *broker)
     broker->router =
         router_create(broker->storage, &broker->metrics, config->max_message + CONFIG_OUTBOX_SLACK);
     broker->drain_timer = event_new(loop_base(broker->loop), -1, EV_PERSIST, on_drain_tick, broker);
-    if (!broker->router || !broker->drain_timer)
+    broker->connect = connect_routes_create();
+    struct requests_options requests = {
+        .loop = broker->loop,
+        .storage = broker->storage,
+        .router = broker->router,
+        .metrics = &broker->metrics,
+    };
+    broker->requests = requests_create(&requests);
+    if (!broker->router || !broker->drain_timer || !broker->connect || !broker->requests)
         return false;
     struct sessions_options sessions = {
         .loop = broker->loop,
         .storage = broker->storage,
         .router = broker->router,
         .metrics = &broker->metrics,
+        .requests = broker->requests,
+        .instance = broker->instance,
         .outbox_limit = config->outbox_limit,
         .inflight_limit = config->inflight_limit,
         .inflight_bytes = config->max_message,
@@ -251,6 +309,7 @@ static bool create_parts(struct broker *broker)
     struct ws_options ws = {
         .loop = broker->loop,
         .config = config,
+        .connect = broker->connect,
         .sessions = broker->sessions,
         .storage = broker->storage,
         .metrics = &broker->metrics,
@@ -280,6 +339,7 @@ static void start_storage(struct broker *broker)
 {
     struct storage_events events = {
         .on_message = on_message,
+        .on_pattern_message = on_pattern_message,
         .on_state = on_state,
         .on_registry_lost = on_registry_lost,
         .on_reaped = on_reaped,
@@ -332,7 +392,9 @@ void broker_destroy(struct broker *broker)
     ws_server_destroy(broker->ws);
     storage_destroy(broker->storage);
     api_destroy(broker->api);
+    requests_destroy(broker->requests);
     sessions_destroy(broker->sessions);
+    connect_routes_destroy(broker->connect);
     router_destroy(broker->router);
     if (broker->drain_timer)
         event_free(broker->drain_timer);

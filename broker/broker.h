@@ -6,6 +6,9 @@ struct broker;
 struct config;
 struct loop;
 
+/* The payload of a MESSAGE_CONTROL to an instance that makes it drain and end. */
+#define ORDER_DRAIN "{\"do\":\"drain\"}"
+
 /* Builds all parts and starts listening; the storage connects once the loop runs. Takes a reference to
  * `config`. NULL on failure (logged). */
 struct broker *broker_create(struct loop *loop, struct config *config);

@@ -57,8 +57,8 @@ struct config {
     char *instance; /* empty: to be generated */
     uint64_t heartbeat, lease, redis_timeout, redis_backoff_max;
 
-    uint64_t max_connections, max_message, outbox_limit, inflight_limit;
-    uint64_t ping_interval, ping_timeout, handshake_timeout, close_timeout, drain_time, drain_delay;
+    uint64_t max_connections, max_message, outbox_limit, inflight_limit, subscriptions_limit, requests_limit;
+    uint64_t request_timeout, ping_interval, ping_timeout, handshake_timeout, close_timeout, drain_time, drain_delay;
 
     enum log_level log_level;
     enum log_format log_format;

@@ -26,6 +26,12 @@
     X(publish_failed, "publish_failed", "Messages the bus did not take")                                     \
     X(bus_messages, "bus_messages", "Messages that came over the bus")                                       \
     X(bus_invalid, "bus_invalid", "Of those, the ones that could not be read")                               \
+    X(requests_asked, "requests_asked", "Requests asked by sessions and HTTP callers")                         \
+    X(requests_answered, "requests_answered", "Replies and refusals that sessions here gave")                \
+    X(subscriptions, "subscriptions", "Topics and patterns that sessions subscribed to")                     \
+    X(recoveries, "recoveries", "Recoveries of stored messages")                                             \
+    X(commands, "commands", "Commands of structured clients")                                                \
+    X(commands_failed, "commands_failed", "Of those, the ones answered with an error")                       \
     X(storage_outages, "storage_outages", "Times the storage was lost")                                      \
     X(reaped, "reaped_sessions", "Sessions of dead instances removed by this one")
 

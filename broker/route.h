@@ -56,6 +56,7 @@ struct route {
     struct template text;   /* what is published; plain when the message goes as it is */
     bool has_reply;
     struct template reply; /* sent to the sender of a text message after it was handed on */
+    bool answers_next;     /* on_request = next-message: a plain session's next message answers a request */
 
     char **sources; /* owned: the values as written, one a key of the table of route keys; NULL: not given */
 };

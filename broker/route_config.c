@@ -277,6 +277,14 @@ static bool parse_on_message(struct route *route, const char *value, char *probl
     return true;
 }
 
+static bool parse_on_request(struct route *route, const char *value, char *problem, size_t size)
+{
+    route->answers_next = strcmp(value, "next-message") == 0;
+    if (!route->answers_next && strcmp(value, "refuse") != 0)
+        return fail(problem, size, "must be next-message or refuse");
+    return true;
+}
+
 const struct route_key route_keys[] = {
     {"address", "ADDRESS",
      "The address a session here holds: session:NAME (exclusive: the newest connection has it), user:UID or "
@@ -290,6 +298,10 @@ const struct route_key route_keys[] = {
     {"reply", "TEMPLATE",
      "Text sent back to the sender of a text message after it was handed on; with publish and forward only.",
      parse_reply},
+    {"on_request", "next-message or refuse",
+     "What a request to a plain session here does (default refuse). next-message: the client gets it as a message, and "
+     "the next message the client sends is the reply.",
+     parse_on_request},
 };
 const size_t route_key_count = sizeof route_keys / sizeof route_keys[0];
 

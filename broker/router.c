@@ -14,6 +14,7 @@
 #include "proto/address.h"
 #include "proto/envelope.h"
 #include "proto/errors.h"
+#include "proto/topic.h"
 #include "storage/storage.h"
 
 #include <string.h>
@@ -24,20 +25,23 @@ struct router_channel {
     struct router *router;
     struct storage_request request;
     bool subscribing; /* the request is open */
+    bool pattern;     /* its name is a pattern */
     char name[];
 };
 
 struct router {
     struct storage *storage;
     struct metrics *metrics;
-    struct map channels;
+    struct map channels, patterns;
     struct buffer envelope; /* scratch for publishing */
     size_t max_message;
 };
 
 static void channel_free(struct router_channel *channel)
 {
-    map_remove(&channel->router->channels, &channel->node);
+    struct router *router = channel->router;
+
+    map_remove(channel->pattern ? &router->patterns : &router->channels, &channel->node);
     mem_free(channel);
 }
 
@@ -51,6 +55,7 @@ struct router *router_create(struct storage *storage, struct metrics *metrics, s
     router->metrics = metrics;
     router->max_message = max_message;
     map_init(&router->channels);
+    map_init(&router->patterns);
     buffer_init(&router->envelope, 0);
     return router;
 }
@@ -62,13 +67,14 @@ void router_destroy(struct router *router)
     for (struct map_node *node; (node = map_next(&router->channels, NULL));)
         channel_free(container_of(node, struct router_channel, node));
     map_close(&router->channels);
+    map_close(&router->patterns);
     buffer_close(&router->envelope);
     mem_free(router);
 }
 
 size_t router_channel_count(const struct router *router)
 {
-    return router->channels.count;
+    return router->channels.count + router->patterns.count;
 }
 
 void subscriber_init(struct subscriber *subscriber)
@@ -82,6 +88,15 @@ static struct slice channel_name(const struct router_channel *channel)
     return slice_from(channel->node.key, channel->node.key_len);
 }
 
+static void channel_unsubscribe(struct router *router, struct router_channel *channel)
+{
+    if (channel->pattern)
+        storage_unsubscribe_pattern(router->storage, channel_name(channel));
+    else
+        storage_unsubscribe(router->storage, channel_name(channel));
+    channel_free(channel);
+}
+
 static void on_subscribe_done(struct storage_request *request, int error, const struct storage_result *result)
 {
     struct router_channel *channel = container_of(request, struct router_channel, request);
@@ -89,9 +104,10 @@ static void on_subscribe_done(struct storage_request *request, int error, const 
     (void)result;
     channel->subscribing = false;
     if (list_empty(&channel->subscribers)) {
-        if (!error)
-            storage_unsubscribe(channel->router->storage, channel_name(channel));
-        channel_free(channel);
+        if (error)
+            channel_free(channel);
+        else
+            channel_unsubscribe(channel->router, channel);
         return;
     }
     if (error) {
@@ -109,30 +125,35 @@ static void on_subscribe_done(struct storage_request *request, int error, const 
     }
 }
 
-static struct router_channel *channel_create(struct router *router, struct slice name)
+static struct router_channel *channel_create(struct router *router, struct slice name, bool pattern)
 {
     struct router_channel *channel = mem_alloc(sizeof *channel + name.len);
 
     if (!channel)
         return NULL;
     memcpy(channel->name, name.data, name.len);
-    if (!map_insert(&router->channels, &channel->node, channel->name, name.len)) {
+    if (!map_insert(pattern ? &router->patterns : &router->channels, &channel->node, channel->name,
+                    name.len)) {
         mem_free(channel);
         return NULL;
     }
     list_init(&channel->subscribers);
     channel->router = router;
+    channel->pattern = pattern;
     channel->subscribing = true;
     channel->request.on_done = on_subscribe_done;
-    storage_subscribe(router->storage, name, &channel->request);
+    if (pattern)
+        storage_subscribe_pattern(router->storage, name, &channel->request);
+    else
+        storage_subscribe(router->storage, name, &channel->request);
     return channel;
 }
 
-void router_subscribe(struct router *router, struct slice name, struct subscriber *subscriber)
+static void subscribe(struct router *router, struct slice name, bool pattern, struct subscriber *subscriber)
 {
-    struct map_node *node = map_find(&router->channels, name.data, name.len);
+    struct map_node *node = map_find(pattern ? &router->patterns : &router->channels, name.data, name.len);
     struct router_channel *channel =
-        node ? container_of(node, struct router_channel, node) : channel_create(router, name);
+        node ? container_of(node, struct router_channel, node) : channel_create(router, name, pattern);
 
     if (!channel) {
         subscriber->on_subscribed(subscriber, ERROR_NO_MEMORY);
@@ -142,6 +163,16 @@ void router_subscribe(struct router *router, struct slice name, struct subscribe
     subscriber->channel = channel;
     if (!channel->subscribing)
         subscriber->on_subscribed(subscriber, ERROR_NONE);
+}
+
+void router_subscribe(struct router *router, struct slice channel, struct subscriber *subscriber)
+{
+    subscribe(router, channel, false, subscriber);
+}
+
+void router_subscribe_pattern(struct router *router, struct slice pattern, struct subscriber *subscriber)
+{
+    subscribe(router, pattern, true, subscriber);
 }
 
 void router_unsubscribe(struct router *router, struct subscriber *subscriber)
@@ -154,23 +185,48 @@ void router_unsubscribe(struct router *router, struct subscriber *subscriber)
     subscriber->channel = NULL;
     if (!list_empty(&channel->subscribers) || channel->subscribing)
         return;
-    storage_unsubscribe(router->storage, channel_name(channel));
-    channel_free(channel);
+    channel_unsubscribe(router, channel);
+}
+
+/* A large message leaves no large scratch buffer behind. */
+static void shrink_scratch(struct router *router)
+{
+    enum { KEPT_CAPACITY = 1 << 20 };
+
+    if (router->envelope.capacity > KEPT_CAPACITY)
+        buffer_close(&router->envelope);
 }
 
 bool router_publish(struct router *router, struct slice channel, const struct message_fields *fields,
                     struct storage_request *request)
 {
-    enum { KEPT_CAPACITY = 1 << 20 };
-
     buffer_clear(&router->envelope);
     if (!envelope_encode(fields, &router->envelope))
         return false;
     router->metrics->published++;
     storage_publish(router->storage, channel, slice_from(router->envelope.data, router->envelope.len),
                     request);
-    if (router->envelope.capacity > KEPT_CAPACITY)
-        buffer_close(&router->envelope);
+    shrink_scratch(router);
+    return true;
+}
+
+bool router_publish_with(struct router *router, struct slice channel, const struct message_fields *fields,
+                         const struct router_extras *extras, struct storage_request *request)
+{
+    buffer_clear(&router->envelope);
+    if (extras->store ? !envelope_encode_open(fields, &router->envelope)
+                      : !envelope_encode(fields, &router->envelope))
+        return false;
+    struct storage_publication publication = {
+        .bytes = slice_from(router->envelope.data, router->envelope.len),
+        .fields = fields,
+        .store = extras->store,
+        .ttl_ms = extras->ttl_ms,
+        .key = extras->key,
+    };
+    router->metrics->published++;
+    storage_publish_with(router->storage, channel, &publication, request);
+    shrink_scratch(router);
     return true;
 }
 
@@ -194,14 +250,13 @@ static void call_subscribers(struct router_channel *channel, struct message *mes
     }
 }
 
-void router_on_message(struct router *router, struct slice name, struct slice bytes)
+/* Decodes what came and gives it to the channel's subscribers. */
+static void deliver(struct router *router, struct router_channel *channel, struct slice name,
+                    struct slice bytes)
 {
-    struct map_node *node = map_find(&router->channels, name.data, name.len);
     struct message_fields fields;
+    char to[ADDRESS_MAX + 1];
 
-    router->metrics->bus_messages++;
-    if (!node)
-        return;
     const char *wrong = envelope_decode(bytes, &fields);
     if (!wrong && fields.payload.len > router->max_message)
         wrong = "the payload is larger than max_message";
@@ -211,10 +266,8 @@ void router_on_message(struct router *router, struct slice name, struct slice by
                  log_int("bytes", (int64_t)bytes.len));
         return;
     }
-    char to[ADDRESS_MAX + 1];
     if (!fields.to.len)
         complete_plain(name, &fields, to);
-    struct router_channel *channel = container_of(node, struct router_channel, node);
     struct message *message = message_create(&fields);
     if (!message && fields.kind == MESSAGE_TAKEOVER) {
         /* Nobody keeps it, and it must not be lost: a name would have two holders, or a newcomer wait for ever. */
@@ -229,4 +282,27 @@ void router_on_message(struct router *router, struct slice name, struct slice by
     }
     call_subscribers(channel, message);
     message_unref(message);
+}
+
+void router_on_message(struct router *router, struct slice name, struct slice bytes)
+{
+    struct map_node *node = map_find(&router->channels, name.data, name.len);
+
+    router->metrics->bus_messages++;
+    if (node)
+        deliver(router, container_of(node, struct router_channel, node), name, bytes);
+}
+
+void router_on_pattern_message(struct router *router, struct slice pattern, struct slice name,
+                               struct slice bytes)
+{
+    struct map_node *node = map_find(&router->patterns, pattern.data, pattern.len);
+    struct address wanted, got;
+    char wanted_name[ADDRESS_NAME_MAX + 1], got_name[ADDRESS_NAME_MAX + 1];
+
+    router->metrics->bus_messages++;
+    /* The bus's patterns are wider than ours. */
+    if (node && address_from_channel(pattern, &wanted, wanted_name) &&
+        address_from_channel(name, &got, got_name) && topic_matches(wanted.name, got.name))
+        deliver(router, container_of(node, struct router_channel, node), name, bytes);
 }

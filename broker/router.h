@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct metrics;
 struct router;
@@ -47,6 +48,9 @@ void subscriber_init(struct subscriber *subscriber);
 /* `subscriber` must not be subscribed. */
 void router_subscribe(struct router *router, struct slice channel, struct subscriber *subscriber);
 
+/* The same for a pattern of topics, given as its channel ("topic:{orders.*}"). */
+void router_subscribe_pattern(struct router *router, struct slice pattern, struct subscriber *subscriber);
+
 /* No callback follows. Nothing happens when it isn't subscribed. */
 void router_unsubscribe(struct router *router, struct subscriber *subscriber);
 
@@ -55,8 +59,20 @@ void router_unsubscribe(struct router *router, struct subscriber *subscriber);
 bool router_publish(struct router *router, struct slice channel, const struct message_fields *fields,
                     struct storage_request *request) __attribute__((warn_unused_result));
 
+/* The same through storage_publish_with(): stored, or with an idempotency key. */
+struct router_extras {
+    bool store;
+    uint64_t ttl_ms;  /* 0: none */
+    struct slice key; /* empty: none */
+};
+bool router_publish_with(struct router *router, struct slice channel, const struct message_fields *fields,
+                         const struct router_extras *extras, struct storage_request *request)
+    __attribute__((warn_unused_result));
+
 /* A message came over the bus. */
 void router_on_message(struct router *router, struct slice channel, struct slice bytes);
+void router_on_pattern_message(struct router *router, struct slice pattern, struct slice channel,
+                               struct slice bytes);
 
 size_t router_channel_count(const struct router *router);
 

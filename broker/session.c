@@ -1,37 +1,28 @@
 /* A session's life.
  *
- *   REGISTERING  its channels are being subscribed, then it is registered. Messages for it are queued, not
- * written; the client isn't read, so nothing that it sends early is lost or overtaken. ONLINE       messages
- * flow. Exclusive names only: the way here leads through the takeover notice (see below). LEAVING      the
- * connection is closing or gone; it unsubscribes at the end of the turn and leaves the registry. It is freed
- * when the connection is gone, the registry has answered and no message of it is on its way.
+ *   REGISTERING  its channels are being subscribed, then it is registered. Messages for it are held; the client isn't
+ *                read, so nothing that it sends early is lost or overtaken.
+ *   ONLINE       messages flow. Exclusive names only: the way here leads through the takeover notice (see below).
+ *   LEAVING      the connection is closing or gone; it unsubscribes at the end of the turn and leaves the registry.
+ *                It is freed when the connection is gone, the registry has answered and nothing of it is on its way.
  *
- * Takeover. Registering an exclusive name publishes a notice on the name's channel, to which this session and
- * the former holder are both subscribed. The former holder closes at the notice; this one delivers what comes
- * after it. What came before the notice belongs to the former holder, and is dropped here; but only if there
- * was one, which the registry's answer tells. So an exclusive session is online when it has both the notice
- * and the answer, in either order.
+ * Takeover. Registering an exclusive name publishes a notice on the name's channel, to which this session and the former
+ * holder are both subscribed. The former holder closes at the notice; this one delivers what comes after it. What came
+ * before the notice belongs to the former holder, and is dropped here; but only if there was one, which the registry's
+ * answer tells. So an exclusive session is online when it has both the notice and the answer, in either order.
  *
- * Failures. While the storage is down, sessions stay open, but those still REGISTERING are told to reconnect.
- * A session that leaves meanwhile stays in LEAVING, without its connection, until the registry can be told.
- * When the registry lost us, every online session is registered anew, in batches. */
-#include "broker/session.h"
-
+ * Failures. While the storage is down, sessions stay open, but those still REGISTERING are told to reconnect. A session
+ * that leaves meanwhile stays in LEAVING, without its connection, until the registry can be told. When the registry lost
+ * us, every online session is registered anew, in batches, and then recovers what was stored meanwhile. */
 #include "base/alloc.h"
-#include "base/buffer.h"
 #include "base/clock.h"
-#include "base/log.h"
 #include "broker/config.h"
-#include "broker/loop.h"
 #include "broker/metrics.h"
-#include "broker/outbox.h"
 #include "broker/route.h"
-#include "broker/router.h"
-#include "proto/address.h"
+#include "broker/session_internal.h"
 #include "proto/envelope.h"
 #include "proto/errors.h"
 #include "proto/frame.h"
-#include "storage/storage.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -42,67 +33,6 @@ enum {
     CONN_MAX = 24,
     RESTORE_BATCH = 256,
     OP_POOL_MAX = 1024,
-    WAIT_OWN = 1,
-    WAIT_GROUP = 2,
-    WAIT_REGISTER = 4,
-    WAIT_NOTICE = 8,
-};
-
-enum session_state { SESSION_REGISTERING, SESSION_ONLINE, SESSION_LEAVING, SESSION_STATE_COUNT };
-
-struct session {
-    struct list link; /* in sessions->states[state], or in sessions->restoring while ONLINE */
-    struct sessions *sessions;
-    struct session_transport *transport; /* NULL once the connection is gone */
-    struct config *config;               /* a reference */
-    struct route_params *params;         /* owned */
-    struct subscriber own, group;
-    struct outbox outbox;
-    struct storage_request registry; /* open while `asking` */
-    uint64_t connected_at_ms;
-    size_t inflight_bytes;
-    uint32_t inflight; /* messages handed to the bus, not answered yet */
-    uint32_t ops;      /* operations that point here, `inflight` included */
-    uint32_t held;     /* frames in the outbox that came before the takeover notice */
-    uint16_t close_code;
-    uint16_t name_len, remote_len, agent_len;
-    uint8_t conn_len;
-    uint8_t state; /* enum session_state */
-    uint8_t waits; /* WAIT_…: what is missing until it is online */
-    uint8_t face;
-    bool exclusive : 1;
-    bool succeeds : 1;      /* the registry says that somebody held the name before */
-    bool asking : 1;        /* the registry request is open */
-    bool registered : 1;    /* the registry may hold it: set when asked, cleared when told to forget */
-    bool opened : 1;        /* it was online, so it counts when it closes */
-    bool restore_again : 1; /* the registry lost it while it was being asked */
-    bool paused : 1;        /* the client isn't read because too much of it is in flight */
-    bool complained : 1;    /* a failed or absent message was logged; cleared by one that arrived */
-    char strings[];         /* name, conn, remote, agent */
-};
-
-struct sessions {
-    struct sessions_options options;
-    struct list states[SESSION_STATE_COUNT];
-    struct list restoring; /* ONLINE, to be registered anew */
-    struct list ended;     /* LEAVING, to be torn down at the end of the turn */
-    struct list op_pool;
-    size_t op_pool_count;
-    size_t online, total;
-    size_t restores_open;
-    struct loop_task teardown_task, restore_task;
-    struct buffer address, payload; /* scratch */
-    char conn_prefix[12];
-    uint64_t conn_count;
-};
-
-/* One message on its way to the bus, or a question to the registry whose answer is only logged. */
-struct session_op {
-    struct storage_request request;
-    struct list pool_link;
-    struct session *session;
-    struct frame *reply; /* owned; sent to the client when the message was handed on; NULL: none */
-    size_t bytes;
 };
 
 /* ---- the set ---- */
@@ -137,6 +67,7 @@ struct sessions *sessions_create(const struct sessions_options *options)
     loop_task_init(&sessions->restore_task, on_restore);
     buffer_init(&sessions->address, 0);
     buffer_init(&sessions->payload, 0);
+    buffer_init(&sessions->frame, 0);
     /* A conn is unique for ever: 50 random bits for this process, then a count. */
     if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
         random = clock_wall_ms() << 20 ^ clock_monotonic_us();
@@ -144,10 +75,35 @@ struct sessions *sessions_create(const struct sessions_options *options)
     return sessions;
 }
 
+/* What is left in it when the storage was destroyed first; otherwise it is empty. */
+static void session_extra_free(struct session *session)
+{
+    struct session_extra *extra = session->extra;
+
+    if (!extra)
+        return;
+    while (!list_empty(&extra->subscriptions)) {
+        struct subscription *subscription =
+            container_of(extra->subscriptions.next, struct subscription, link);
+        list_remove(&subscription->link);
+        feed_close(&subscription->feed);
+        mem_free(subscription);
+    }
+    for (struct list *link; (link = list_pop(&extra->asked));)
+        mem_free(container_of(link, struct asked, link));
+    for (struct list *link; (link = list_pop(&extra->asking));)
+        mem_free(container_of(link, struct asking, link));
+    mem_free(extra);
+}
+
 static void session_free(struct session *session)
 {
     list_remove(&session->link);
     outbox_close(&session->outbox);
+    held_drop(&session->pending, SIZE_MAX);
+    feed_close(&session->own);
+    feed_close(&session->group);
+    session_extra_free(session);
     mem_free(session->params);
     config_unref(session->config);
     mem_free(session);
@@ -169,6 +125,7 @@ void sessions_destroy(struct sessions *sessions)
         mem_free(container_of(link, struct session_op, pool_link));
     buffer_close(&sessions->address);
     buffer_close(&sessions->payload);
+    buffer_close(&sessions->frame);
     mem_free(sessions);
 }
 
@@ -197,6 +154,16 @@ static void set_state(struct session *session, enum session_state state)
 
 /* ---- strings ---- */
 
+/* The longest start of `text` that is whole characters and fits `max` bytes. */
+static size_t cut_text(struct slice text, size_t max)
+{
+    size_t len = text.len < max ? text.len : max;
+
+    while (len && len < text.len && ((unsigned char)text.data[len] & 0xc0) == 0x80)
+        len--;
+    return len;
+}
+
 struct slice session_name(const struct session *session)
 {
     return slice_from(session->strings, session->name_len);
@@ -207,7 +174,7 @@ struct slice session_conn(const struct session *session)
     return slice_from(session->strings + session->name_len, session->conn_len);
 }
 
-static struct slice session_remote(const struct session *session)
+struct slice session_remote(const struct session *session)
 {
     return slice_from(session_conn(session).data + session->conn_len, session->remote_len);
 }
@@ -217,20 +184,43 @@ static struct slice session_agent(const struct session *session)
     return slice_from(session_remote(session).data + session->remote_len, session->agent_len);
 }
 
-static struct log_field log_slice(const char *key, struct slice value)
-{
-    return log_bytes(key, value.data, value.len);
-}
-
-static size_t session_address(const struct session *session, char out[static ADDRESS_MAX + 1])
+size_t session_address(const struct session *session, char out[static ADDRESS_MAX + 1])
 {
     struct address address = {.kind = ADDRESS_SESSION, .name = session_name(session)};
+
     return address_format(&address, out);
+}
+
+bool session_route_address(struct session *session, struct address *address, struct slice *text)
+{
+    struct buffer *scratch = &session->sessions->address;
+
+    buffer_clear(scratch);
+    if (!session->params->route->has_address || !route_address(session->params, scratch))
+        return false;
+    *text = slice_from(scratch->data, scratch->len);
+    return !address_parse(*text, address);
+}
+
+struct slice session_close_reason(const struct session *session)
+{
+    if (session->extra && session->extra->close_reason[0])
+        return slice_text(session->extra->close_reason);
+    return slice_text(error_name(session->close_code));
+}
+
+void session_set_close_reason(struct session *session, const char *reason)
+{
+    struct session_extra *extra = reason ? session_extra(session) : NULL;
+
+    if (extra)
+        snprintf(extra->close_reason, sizeof extra->close_reason, "%.*s",
+                 (int)cut_text(slice_text(reason), CLOSE_REASON_MAX), reason);
 }
 
 /* ---- operations ---- */
 
-static struct session_op *op_create(struct session *session)
+struct session_op *session_op_create(struct session *session)
 {
     struct sessions *sessions = session->sessions;
     struct list *link = list_pop(&sessions->op_pool);
@@ -245,24 +235,13 @@ static struct session_op *op_create(struct session *session)
     return op;
 }
 
-static void maybe_free(struct session *session)
-{
-    struct sessions *sessions = session->sessions;
-
-    if (session->state != SESSION_LEAVING || session->transport || session->asking || session->registered ||
-        session->ops || session->own.channel || session->group.channel)
-        return;
-    session_free(session);
-    if (--sessions->total == 0 && sessions->options.on_idle)
-        sessions->options.on_idle(sessions->options.data);
-}
-
-static void op_free(struct session_op *op)
+void session_op_free(struct session_op *op)
 {
     struct session *session = op->session;
     struct sessions *sessions = session->sessions;
 
     frame_unref(op->reply);
+    mem_free(op->name);
     if (sessions->op_pool_count < OP_POOL_MAX) {
         list_prepend(&sessions->op_pool, &op->pool_link);
         sessions->op_pool_count++;
@@ -270,85 +249,67 @@ static void op_free(struct session_op *op)
         mem_free(op);
     }
     session->ops--;
-    maybe_free(session);
+    session_maybe_free(session);
 }
 
-/* ---- to the client ---- */
+bool session_op_keep_address(struct session_op *op, const struct address *address)
+{
+    op->name = mem_dup(address->name.data, address->name.len);
+    op->address = (struct address){.kind = address->kind, .name = slice_from(op->name, address->name.len)};
+    return op->name != NULL;
+}
 
-static void push_frame(struct session *session, struct frame *frame)
+void session_inflight_begin(struct session *session, struct session_op *op)
+{
+    const struct sessions_options *options = &session->sessions->options;
+
+    session->inflight++;
+    session->inflight_bytes += op->bytes;
+    if (session->paused || session->state != SESSION_ONLINE ||
+        (session->inflight < options->inflight_limit && session->inflight_bytes < options->inflight_bytes))
+        return;
+    session->paused = true;
+    session->transport->ops->set_reading(session->transport, false);
+}
+
+void session_inflight_end(struct session *session, struct session_op *op)
+{
+    const struct sessions_options *options = &session->sessions->options;
+
+    session->inflight--;
+    session->inflight_bytes -= op->bytes;
+    if (!session->paused || session->state != SESSION_ONLINE ||
+        session->inflight > options->inflight_limit / 2 ||
+        session->inflight_bytes > options->inflight_bytes / 2)
+        return;
+    session->paused = false;
+    session->transport->ops->set_reading(session->transport, true);
+}
+
+struct session_extra *session_extra(struct session *session)
+{
+    if (session->extra)
+        return session->extra;
+    session->extra = mem_calloc(1, sizeof *session->extra);
+    if (!session->extra)
+        return NULL;
+    list_init(&session->extra->subscriptions);
+    list_init(&session->extra->asked);
+    list_init(&session->extra->asking);
+    return session->extra;
+}
+
+void session_maybe_free(struct session *session)
 {
     struct sessions *sessions = session->sessions;
 
-    if (outbox_push(&session->outbox, frame, sessions->options.outbox_limit)) {
-        sessions->options.metrics->messages_delivered++;
-        if (session->state == SESSION_ONLINE)
-            session->transport->ops->want_write(session->transport);
+    if (session->state != SESSION_LEAVING || session->transport || session->asking || session->registered ||
+        session->ops || session->own.subscriber.channel || session->group.subscriber.channel ||
+        (session->extra && session->extra->subscription_count))
         return;
-    }
-    sessions->options.metrics->sessions_slow++;
-    log_warn("slow reader cut", log_slice("session", session_name(session)),
-             log_slice("conn", session_conn(session)), log_slice("remote", session_remote(session)),
-             log_int("queued_bytes", (int64_t)session->outbox.bytes),
-             log_int("queued_messages", session->outbox.count));
-    outbox_close(&session->outbox);
-    session_end(session, CLOSE_SLOW_READER);
-}
-
-static void session_online(struct session *session);
-
-/* The notice that some connection, ours or another, now holds our exclusive name. */
-static void on_takeover(struct session *session, struct slice conn)
-{
-    bool ours = slice_equal(conn, session_conn(session));
-
-    if (!session->exclusive)
-        return;
-    if (session->waits & WAIT_NOTICE) {
-        /* Before our own notice, another's concerns those that were here before us. */
-        if (!ours)
-            return;
-        if (session->succeeds)
-            outbox_pop(&session->outbox, session->outbox.count);
-        else
-            session->held = session->outbox.count;
-        session->waits &= (uint8_t)~WAIT_NOTICE;
-        session_online(session);
-    } else if (!ours) {
-        session->sessions->options.metrics->sessions_replaced++;
-        session_end(session, CLOSE_REPLACED);
-    }
-}
-
-static void session_deliver(struct session *session, struct message *message)
-{
-    if (session->state == SESSION_LEAVING)
-        return;
-    switch (message->fields.kind) {
-    case MESSAGE_DATA: {
-        struct frame *frame = frame_of(message, (enum face)session->face);
-        if (frame)
-            push_frame(session, frame);
-        else
-            log_error("message dropped", log_slice("session", session_name(session)),
-                      log_str("reason", error_name(ERROR_NO_MEMORY)));
-        break;
-    }
-    case MESSAGE_TAKEOVER:
-        on_takeover(session, message->fields.correlation);
-        break;
-    default:
-        break;
-    }
-}
-
-static void on_deliver_own(struct subscriber *subscriber, struct message *message)
-{
-    session_deliver(container_of(subscriber, struct session, own), message);
-}
-
-static void on_deliver_group(struct subscriber *subscriber, struct message *message)
-{
-    session_deliver(container_of(subscriber, struct session, group), message);
+    session_free(session);
+    if (--sessions->total == 0 && sessions->options.on_idle)
+        sessions->options.on_idle(sessions->options.data);
 }
 
 struct outbox *session_outbox(struct session *session)
@@ -356,23 +317,45 @@ struct outbox *session_outbox(struct session *session)
     return session->state == SESSION_REGISTERING ? NULL : &session->outbox;
 }
 
+void session_drained(struct session *session)
+{
+    session_recover_continue(session);
+}
+
+void session_receive(struct session *session, enum message_content content, struct slice payload)
+{
+    struct metrics *metrics = session->sessions->options.metrics;
+
+    if (session->state != SESSION_ONLINE)
+        return;
+    metrics->messages_received++;
+    metrics->bytes_received += payload.len;
+    if (session->face == FACE_PLAIN)
+        session_receive_plain(session, content, payload);
+    else
+        session_receive_frames(session, content, payload);
+}
+
+void session_refuse_frame(struct session *session, const char *why)
+{
+    log_warn("frame refused", log_slice("session", session_name(session)),
+             log_slice("conn", session_conn(session)), log_str("reason", why));
+    session_set_close_reason(session, why);
+    session_end(session, CLOSE_BAD_FRAME);
+}
+
 /* ---- coming online ---- */
 
-static struct storage_session storage_view(const struct session *session)
+struct storage_session session_storage_view(struct session *session)
 {
-    struct slice user = slice_from(NULL, 0);
-    struct buffer *scratch = &session->sessions->address;
     struct address address;
+    struct slice text;
+    bool user = session_route_address(session, &address, &text) && address.kind == ADDRESS_USER;
 
-    /* The user is the UID of a user route's address. */
-    buffer_clear(scratch);
-    if (session->params->route->has_address && route_address(session->params, scratch) &&
-        !address_parse(slice_from(scratch->data, scratch->len), &address) && address.kind == ADDRESS_USER)
-        user = address.name;
     return (struct storage_session){
         .name = session_name(session),
         .conn = session_conn(session),
-        .user = user,
+        .user = user ? address.name : slice_from(NULL, 0),
         .route = slice_text(session->params->route->pattern),
         .face = slice_text(face_name((enum face)session->face)),
         .remote = session_remote(session),
@@ -385,7 +368,7 @@ static struct storage_session storage_view(const struct session *session)
 static bool register_session(struct session *session, bool restore)
 {
     struct sessions *sessions = session->sessions;
-    struct storage_session view = storage_view(session);
+    struct storage_session view = session_storage_view(session);
     struct buffer notice;
     char address[ADDRESS_MAX + 1];
 
@@ -421,14 +404,14 @@ static void on_online_counted(struct storage_request *request, int error, const 
              log_slice("conn", session_conn(session)), log_str("route", session->params->route->pattern),
              log_str("face", face_name((enum face)session->face)),
              log_slice("remote", session_remote(session)), error ? log_str("online", "unknown") : online);
-    op_free(op);
+    session_op_free(op);
 }
 
 /* Asks for the number of sessions everywhere; the answer ends up in a log line. */
 static void count_sessions(struct session *session,
                            void (*on_done)(struct storage_request *, int, const struct storage_result *))
 {
-    struct session_op *op = log_threshold >= LOG_LEVEL_INFO ? op_create(session) : NULL;
+    struct session_op *op = log_threshold >= LOG_LEVEL_INFO ? session_op_create(session) : NULL;
 
     if (!op)
         return;
@@ -446,21 +429,48 @@ static void restore_later(struct session *session)
     loop_defer(sessions->options.loop, &sessions->restore_task);
 }
 
-static void session_online(struct session *session)
+/* What came while it registered is taken now. */
+static void take_pending(struct session *session)
+{
+    while (!list_empty(&session->pending) && session->state == SESSION_ONLINE) {
+        struct held_message *held = container_of(session->pending.next, struct held_message, link);
+        session_take(held->feed, held->message);
+        held_drop(&session->pending, 1);
+    }
+    session->pending_count = 0;
+    session->pending_bytes = 0;
+}
+
+void session_greet(struct session *session)
+{
+    if (session->state == SESSION_ONLINE)
+        session->transport->ops->set_reading(session->transport, true);
+}
+
+void session_maybe_online(struct session *session)
 {
     struct sessions *sessions = session->sessions;
+    struct feed *shared = session->exclusive ? &session->own : &session->group;
 
-    if (session->waits)
+    if (session->waits || session->state != SESSION_REGISTERING)
         return;
-    sessions->options.metrics->sessions_opened++;
+    if (session->succeeds)
+        held_drop(&session->pending, session->before_notice);
     session->opened = true;
+    sessions->options.metrics->sessions_opened++;
     set_state(session, SESSION_ONLINE);
+    count_sessions(session, on_online_counted);
     if (session->restore_again)
         restore_later(session);
-    count_sessions(session, on_online_counted);
-    if (session->outbox.count)
-        session->transport->ops->want_write(session->transport);
-    session->transport->ops->set_reading(session->transport, true);
+    if (shared->memory) {
+        feed_recover(shared, RECOVER_HELLO, 0);
+        take_pending(session);
+        return;
+    }
+    if (session->face != FACE_PLAIN)
+        session_push_hello(session, NULL);
+    take_pending(session);
+    session_greet(session);
 }
 
 static void on_registry_done(struct storage_request *request, int error, const struct storage_result *result)
@@ -479,10 +489,8 @@ static void on_registry_done(struct storage_request *request, int error, const s
         return;
     }
     session->succeeds = result->number == STORAGE_REPLACED_SOMEBODY;
-    if (session->succeeds && !(session->waits & WAIT_NOTICE))
-        outbox_pop(&session->outbox, session->held);
     session->waits &= (uint8_t)~WAIT_REGISTER;
-    session_online(session);
+    session_maybe_online(session);
 }
 
 static void on_subscribed(struct session *session, unsigned wait, int error)
@@ -502,25 +510,15 @@ static void on_subscribed(struct session *session, unsigned wait, int error)
 
 static void on_own_subscribed(struct subscriber *subscriber, int error)
 {
-    on_subscribed(container_of(subscriber, struct session, own), WAIT_OWN, error);
+    on_subscribed(container_of(subscriber, struct feed, subscriber)->session, WAIT_OWN, error);
 }
 
 static void on_group_subscribed(struct subscriber *subscriber, int error)
 {
-    on_subscribed(container_of(subscriber, struct session, group), WAIT_GROUP, error);
+    on_subscribed(container_of(subscriber, struct feed, subscriber)->session, WAIT_GROUP, error);
 }
 
 /* ---- opening ---- */
-
-/* The longest start of `name` that is whole characters and fits `max` bytes. */
-static size_t cut_name(struct slice name, size_t max)
-{
-    size_t len = name.len < max ? name.len : max;
-
-    while (len && len < name.len && ((unsigned char)name.data[len] & 0xc0) == 0x80)
-        len--;
-    return len;
-}
 
 /* Allocates the session with its strings. A shared address's session is NAME~CONN, and since a conn is unique
  * the name before it may be cut; an exclusive one bears the address's name. */
@@ -532,9 +530,9 @@ static struct session *session_alloc(struct sessions *sessions, const struct ses
     char conn[CONN_MAX];
     int conn_len = snprintf(conn, sizeof conn, "%s%llx", sessions->conn_prefix,
                             (unsigned long long)sessions->conn_count++);
-    size_t base_len = exclusive ? base.len : cut_name(base, ADDRESS_NAME_MAX - 1 - (size_t)conn_len);
+    size_t base_len = exclusive ? base.len : cut_text(base, ADDRESS_NAME_MAX - 1 - (size_t)conn_len);
     size_t name_len = exclusive ? base_len : base_len + 1 + (size_t)conn_len;
-    size_t agent_len = cut_name(params->agent, AGENT_MAX);
+    size_t agent_len = cut_text(params->agent, AGENT_MAX);
     struct session *session =
         mem_calloc(1, sizeof *session + name_len + (size_t)conn_len + params->remote.len + agent_len);
 
@@ -560,12 +558,22 @@ static struct session *session_alloc(struct sessions *sessions, const struct ses
     return session;
 }
 
-static void subscribe(struct session *session, struct subscriber *subscriber, const struct address *address)
+static void subscribe(struct session *session, struct feed *feed, const struct address *address)
 {
     char channel[CHANNEL_MAX];
     size_t len = address_channel(address, channel);
 
-    router_subscribe(session->sessions->options.router, slice_from(channel, len), subscriber);
+    router_subscribe(session->sessions->options.router, slice_from(channel, len), &feed->subscriber);
+}
+
+static bool prepare_feeds(struct session *session, const struct session_params *params)
+{
+    struct feed *shared = session->exclusive ? &session->own : &session->group;
+
+    feed_init(&session->own, session, on_own_subscribed);
+    feed_init(&session->group, session, on_group_subscribed);
+    return !params->since || !session->params->route->has_address ||
+           feed_remember(shared, params->since_epoch, params->since_offset);
 }
 
 struct session *session_open(struct sessions *sessions, const struct session_params *params,
@@ -581,24 +589,20 @@ struct session *session_open(struct sessions *sessions, const struct session_par
     struct session *session = session_alloc(sessions, params, has_address ? &address : NULL);
     if (!session)
         return NULL;
+    session->sessions = sessions;
     session->params = route_params_keep(params->route_params);
-    if (!session->params) {
+    if (!session->params || !prepare_feeds(session, params)) {
+        mem_free(session->params);
         mem_free(session);
         return NULL;
     }
     session->config = config_ref(params->config);
-    session->sessions = sessions;
     session->transport = transport;
     session->face = (uint8_t)params->face;
     session->connected_at_ms = clock_wall_ms();
     session->registry.on_done = on_registry_done;
     outbox_init(&session->outbox);
-    subscriber_init(&session->own);
-    subscriber_init(&session->group);
-    session->own.on_subscribed = on_own_subscribed;
-    session->own.deliver = on_deliver_own;
-    session->group.on_subscribed = on_group_subscribed;
-    session->group.deliver = on_deliver_group;
+    list_init(&session->pending);
     list_init(&session->link);
     list_append(&sessions->states[SESSION_REGISTERING], &session->link);
     sessions->total++;
@@ -615,16 +619,34 @@ struct session *session_open(struct sessions *sessions, const struct session_par
 
 /* ---- leaving ---- */
 
+/* A session that fails to come online still gives its client what the bus has delivered to it; of an exclusive name, what came
+ * after the notice: the rest is the former holder's. A structured client can't take it without a hello. */
+static void flush_pending(struct session *session)
+{
+    held_drop(&session->pending, session->waits & WAIT_NOTICE ? SIZE_MAX : session->before_notice);
+    while (session->face == FACE_PLAIN && !list_empty(&session->pending)) {
+        struct held_message *held = container_of(session->pending.next, struct held_message, link);
+        struct frame *frame =
+            held->message->fields.kind == MESSAGE_DATA ? frame_of(held->message, FACE_PLAIN) : NULL;
+        if (frame && !outbox_push(&session->outbox, frame, session->sessions->options.outbox_limit))
+            return;
+        held_drop(&session->pending, 1);
+    }
+}
+
 void session_end(struct session *session, int code)
 {
     struct sessions *sessions = session->sessions;
 
     if (session->state == SESSION_LEAVING)
         return;
-    /* What came before the notice is the former holder's, who may have written it already. */
-    if (session->state == SESSION_REGISTERING && session->exclusive)
-        outbox_pop(&session->outbox, session->waits & WAIT_NOTICE ? session->outbox.count : session->held);
+    if (session->state == SESSION_REGISTERING && session->transport && code != CLOSE_SLOW_READER)
+        flush_pending(session);
     session->close_code = (uint16_t)code;
+    if (session->transport && session->state == SESSION_ONLINE && session->face != FACE_PLAIN)
+        session_push_disconnect(session, code);
+    if (session->state == SESSION_LEAVING)
+        return; /* that was too much for a slow reader */
     set_state(session, SESSION_LEAVING);
     list_remove(&session->link);
     list_append(&sessions->ended, &session->link);
@@ -637,7 +659,7 @@ void session_detach(struct session *session, int code)
 {
     session->transport = NULL;
     session_end(session, code);
-    maybe_free(session);
+    session_maybe_free(session);
 }
 
 static void on_teardown(struct loop_task *task)
@@ -647,8 +669,10 @@ static void on_teardown(struct loop_task *task)
     for (struct list *link; (link = list_pop(&sessions->ended));) {
         struct session *session = container_of(link, struct session, link);
         list_append(&sessions->states[SESSION_LEAVING], link);
-        router_unsubscribe(sessions->options.router, &session->own);
-        router_unsubscribe(sessions->options.router, &session->group);
+        router_unsubscribe(sessions->options.router, &session->own.subscriber);
+        router_unsubscribe(sessions->options.router, &session->group.subscriber);
+        session_requests_drop(session);
+        session_topics_drop(session);
         if (!session->asking)
             leave_registry(session);
     }
@@ -666,7 +690,7 @@ static void on_offline_counted(struct storage_request *request, int error,
              log_str("reason", session->close_code ? error_name(session->close_code) : "lost"),
              log_int("duration_ms", (int64_t)(clock_wall_ms() - session->connected_at_ms)),
              error ? log_str("online", "unknown") : online);
-    op_free(op);
+    session_op_free(op);
 }
 
 static void on_unregistered(struct storage_request *request, int error, const struct storage_result *result)
@@ -677,24 +701,26 @@ static void on_unregistered(struct storage_request *request, int error, const st
     session->asking = false;
     /* Out of reach: the registry still holds it, so it waits here until the storage is back. */
     session->registered = error == ERROR_UNAVAILABLE || error == ERROR_TIMEOUT;
+    if (!session->registered)
+        session_requests_gone(session);
     if (!session->registered && session->opened) {
         session->sessions->options.metrics->sessions_closed++;
         count_sessions(session, on_offline_counted);
     }
-    maybe_free(session);
+    session_maybe_free(session);
 }
 
 /* Tells the registry to forget the session, if it may hold it and isn't being asked about it already. */
 static void leave_registry(struct session *session)
 {
     if (session->registered && !session->asking) {
-        struct storage_session view = storage_view(session);
+        struct storage_session view = session_storage_view(session);
         session->asking = true;
         session->registry.on_done = on_unregistered;
         storage_unregister(session->sessions->options.storage, &view, &session->registry);
         return;
     }
-    maybe_free(session);
+    session_maybe_free(session);
 }
 
 size_t sessions_end_some(struct sessions *sessions, size_t count, int code)
@@ -720,6 +746,12 @@ void sessions_on_storage_down(struct sessions *sessions)
     /* Their requests fail by themselves, but a notice that was lost would be waited for in vain. */
     list_for_each_safe (link, &sessions->states[SESSION_REGISTERING]) {
         session_end(container_of(link, struct session, link), CLOSE_UNAVAILABLE);
+    }
+    list_for_each (link, &sessions->restoring) {
+        session_recover_hold(container_of(link, struct session, link));
+    }
+    list_for_each (link, &sessions->states[SESSION_ONLINE]) {
+        session_recover_hold(container_of(link, struct session, link));
     }
 }
 
@@ -776,148 +808,5 @@ void sessions_on_registry_lost(struct sessions *sessions)
         struct session *session = container_of(link, struct session, link);
         if (session->registered)
             leave_registry(session);
-    }
-}
-
-/* ---- from the client ---- */
-
-static void log_undelivered(struct session *session, int error)
-{
-    struct buffer *to = &session->sessions->address;
-
-    buffer_clear(to);
-    if (!route_target(session->params, to))
-        buffer_clear(to);
-    log_info("message not delivered", log_slice("session", session_name(session)),
-             log_slice("conn", session_conn(session)), log_bytes("to", to->data, to->len),
-             log_str("reason", error_name(error)));
-}
-
-static void on_published(struct storage_request *request, int error, const struct storage_result *result)
-{
-    struct session_op *op = container_of(request, struct session_op, request);
-    struct session *session = op->session;
-    struct sessions_options *options = &session->sessions->options;
-
-    session->inflight--;
-    session->inflight_bytes -= op->bytes;
-    if (error)
-        options->metrics->publish_failed++;
-    else if (result->number == 0)
-        options->metrics->published_absent++;
-    /* Once an episode: a client must not fill the log. The metrics count each. */
-    bool failed = error || result->number == 0;
-    if (failed && !session->complained)
-        log_undelivered(session, error ? error : ERROR_ABSENT);
-    session->complained = failed;
-    if (session->state == SESSION_ONLINE) {
-        if (op->reply && !error)
-            push_frame(session, op->reply);
-        if (session->paused && session->inflight <= options->inflight_limit / 2 &&
-            session->inflight_bytes <= options->inflight_bytes / 2 && session->state == SESSION_ONLINE) {
-            session->paused = false;
-            session->transport->ops->set_reading(session->transport, true);
-        }
-    }
-    op_free(op);
-}
-
-/* The plain reply that the route gives to the sender of a text, or NULL when it gives none. */
-static struct frame *reply_frame(struct session *session, enum message_content content, struct slice payload)
-{
-    const struct route *route = session->params->route;
-    struct buffer text;
-    struct frame *frame = NULL;
-
-    if (!route->has_reply || content != CONTENT_TEXT)
-        return NULL;
-    buffer_init(&text, 0);
-    if (route_expand(&route->reply, session->params, payload.data, payload.len, &text))
-        frame = frame_create(FRAME_TEXT, slice_from(text.data, text.len));
-    buffer_close(&text);
-    return frame;
-}
-
-static void publish(struct session *session, enum message_content content, struct slice payload)
-{
-    struct sessions *sessions = session->sessions;
-    const struct route *route = session->params->route;
-    char from[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
-    struct address target;
-
-    buffer_clear(&sessions->address);
-    if (!route_target(session->params, &sessions->address) ||
-        address_parse(slice_from(sessions->address.data, sessions->address.len), &target)) {
-        log_warn("route has no valid target here", log_slice("session", session_name(session)),
-                 log_str("route", route->pattern));
-        return;
-    }
-    struct frame *reply = reply_frame(session, content, payload);
-    if (!reply && route->has_reply && content == CONTENT_TEXT)
-        goto no_memory;
-    buffer_clear(&sessions->payload);
-    if (route->action == ROUTE_ACTION_PUBLISH && content == CONTENT_TEXT &&
-        !template_is_plain(&route->text)) {
-        if (!route_expand(&route->text, session->params, payload.data, payload.len, &sessions->payload))
-            goto no_memory;
-        payload = slice_from(sessions->payload.data, sessions->payload.len);
-    }
-    struct session_op *op = op_create(session);
-    if (!op)
-        goto no_memory;
-    op->request.on_done = on_published;
-    op->reply = reply;
-    op->bytes = payload.len;
-    struct message_fields fields = {
-        .kind = MESSAGE_DATA,
-        .content = content,
-        .time_ms = clock_wall_ms(),
-        .from = slice_from(from, session_address(session, from)),
-        .to = slice_from(sessions->address.data, sessions->address.len),
-        .payload = payload,
-    };
-    session->inflight++;
-    session->inflight_bytes += op->bytes;
-    size_t channel_len = address_channel(&target, channel);
-    if (!router_publish(sessions->options.router, slice_from(channel, channel_len), &fields, &op->request)) {
-        static const struct storage_result nothing;
-        on_published(&op->request, ERROR_NO_MEMORY, &nothing);
-    }
-    return;
-
-no_memory:
-    frame_unref(reply);
-    log_error("message dropped", log_slice("session", session_name(session)),
-              log_str("reason", error_name(ERROR_NO_MEMORY)));
-}
-
-void session_receive(struct session *session, enum message_content content, struct slice payload)
-{
-    struct sessions_options *options = &session->sessions->options;
-
-    if (session->state != SESSION_ONLINE)
-        return;
-    options->metrics->messages_received++;
-    options->metrics->bytes_received += payload.len;
-    switch (session->params->route->action) {
-    case ROUTE_ACTION_IGNORE:
-        break;
-    case ROUTE_ACTION_ECHO: {
-        struct frame *frame = frame_create(content == CONTENT_BINARY ? FRAME_BINARY : FRAME_TEXT, payload);
-        if (frame)
-            push_frame(session, frame);
-        frame_unref(frame);
-        break;
-    }
-    case ROUTE_ACTION_PUBLISH:
-    case ROUTE_ACTION_FORWARD:
-        publish(session, content, payload);
-        break;
-    }
-    if (!session->paused && session->state == SESSION_ONLINE &&
-        (session->inflight >= options->inflight_limit ||
-         session->inflight_bytes >= options->inflight_bytes)) {
-        session->paused = true;
-        session->transport->ops->set_reading(session->transport, false);
     }
 }

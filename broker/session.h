@@ -45,6 +45,8 @@ struct sessions_options {
     struct storage *storage;
     struct router *router;
     struct metrics *metrics;
+    struct requests *requests;
+    const char *instance;  /* this instance's id */
     size_t outbox_limit;   /* bytes */
     size_t inflight_limit; /* messages of one client that wait for the storage before it is no longer read */
     size_t inflight_bytes; /* the same in bytes */
@@ -75,8 +77,10 @@ struct session_params {
     struct config *config;                   /* whose route it is; a reference is taken */
     const struct route_params *route_params; /* copied */
     enum face face;
-    struct slice remote; /* HOST:PORT of the client; copied */
-    struct slice agent;  /* User-Agent; copied, cut */
+    struct slice remote;                    /* HOST:PORT of the client; copied */
+    struct slice agent;                     /* User-Agent; copied, cut */
+    bool since;                             /* recover the stored messages of the route's address first */
+    struct slice since_epoch, since_offset; /* after this one; both empty: from the beginning; copied */
 };
 
 /* Starts a session: it subscribes, registers and comes online by itself; until then nothing may be read from
@@ -91,12 +95,18 @@ void session_receive(struct session *session, enum message_content content, stru
 /* What waits to be written, to be taken by the transport; NULL while the session isn't online yet. */
 struct outbox *session_outbox(struct session *session);
 
+/* The outbox is empty again: who waits for room in it goes on. */
+void session_drained(struct session *session);
+
 /* Closes the connection with `code` and unregisters the session. Idempotent: the first code counts. */
 void session_end(struct session *session, int code);
 
 /* The connection is gone, closed with `code` (0: lost without a close frame). The transport forgets the
  * session. */
 void session_detach(struct session *session, int code);
+
+/* The text that goes with the close code; valid as long as the session. */
+struct slice session_close_reason(const struct session *session);
 
 /* For log lines. */
 struct slice session_name(const struct session *session);

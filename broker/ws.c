@@ -57,10 +57,17 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     }
 }
 
-/* The first protocol serves HTTP and the WebSockets that ask for no subprotocol. One send may be as large as
- * a message. */
+/* One send may be as large as a message. */
+#define PROTOCOL(text)                                                                                       \
+    {                                                                                                        \
+        .name = (text), .callback = on_event, .rx_buffer_size = RX_BUFFER_SIZE, .tx_packet_size = 1 << 20    \
+    }
+
+/* The first serves HTTP and the WebSockets that ask for no subprotocol; with a space in it nobody can ask for its name. */
 static const struct lws_protocols protocols[] = {
-    {.name = "plain", .callback = on_event, .rx_buffer_size = RX_BUFFER_SIZE, .tx_packet_size = 1 << 20},
+    PROTOCOL("no subprotocol"),
+    PROTOCOL(WS_PROTOCOL_JSON),
+    PROTOCOL(WS_PROTOCOL_MSGPACK),
     {0},
 };
 

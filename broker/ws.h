@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 struct config;
+struct connect_routes;
 struct loop;
 struct metrics;
 struct sessions;
@@ -15,6 +16,7 @@ struct ws_server;
 struct ws_options {
     struct loop *loop;
     struct config *config; /* a reference is taken */
+    const struct connect_routes *connect;
     struct sessions *sessions;
     struct storage *storage;
     struct metrics *metrics;

@@ -110,6 +110,8 @@ static bool flush(struct ws *ws)
             return false;
         ws->server->options.metrics->bytes_sent += len;
         outbox_pop(outbox, frames);
+        if (!outbox->count)
+            session_drained(ws->session);
     }
     await_writable(ws);
     return true;
@@ -135,9 +137,9 @@ int ws_connection_writable(struct lws *wsi)
     ws->awaiting_writable = false;
     struct outbox *outbox = session_outbox(ws->session);
     if (ws->close_code && (!outbox || !outbox->count) && !lws_partial_buffered(wsi)) {
-        const char *name = error_name(ws->close_code);
-        lws_close_reason(wsi, (enum lws_close_status)ws->close_code, (unsigned char *)(uintptr_t)name,
-                         strlen(name));
+        struct slice reason = session_close_reason(ws->session);
+        lws_close_reason(wsi, (enum lws_close_status)ws->close_code, (unsigned char *)(uintptr_t)reason.data,
+                         reason.len);
         return -1;
     }
     return flush(ws) ? 0 : -1;
@@ -300,10 +302,22 @@ static size_t peer_address(struct lws *wsi, char *out, size_t size)
     return len > 0 && (size_t)len < size ? (size_t)len : 0;
 }
 
+/* ?since=EPOCH:OFFSET, or nothing behind the "=" for everything. */
+static void read_since(struct slice since, struct session_params *params)
+{
+    const char *colon = since.len ? memchr(since.data, ':', since.len) : NULL;
+
+    params->since = since.data != NULL;
+    if (!colon)
+        return;
+    params->since_epoch = slice_from(since.data, (size_t)(colon - since.data));
+    params->since_offset = slice_from(colon + 1, since.len - params->since_epoch.len - 1);
+}
+
 int ws_connection_open(struct ws_server *server, struct lws *wsi)
 {
     struct route_match match;
-    char remote[80], agent[512];
+    char remote[80], agent[512], since[ARGUMENT_MAX];
 
     if (ws_http_route(server, wsi, &match) != ROUTE_OK)
         return -1;
@@ -316,11 +330,12 @@ int ws_connection_open(struct ws_server *server, struct lws *wsi)
     struct session_params params = {
         .config = server->config,
         .route_params = &match.params,
-        .face = FACE_PLAIN,
+        .face = ws_http_face(wsi),
         .remote = slice_from(remote, peer_address(wsi, remote, sizeof remote)),
         .agent =
             slice_from(agent, agent_len > 0 && utf8_valid(agent, (size_t)agent_len) ? (size_t)agent_len : 0),
     };
+    read_since(ws_http_argument(wsi, "since=", since), &params);
     ws->transport.ops = &transport_ops;
     ws->server = server;
     ws->wsi = wsi;

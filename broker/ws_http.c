@@ -55,7 +55,48 @@ enum route_result ws_http_route(struct ws_server *server, struct lws *wsi, struc
         len = lws_hdr_copy(wsi, path, sizeof path, WSI_TOKEN_HEAD_URI);
     if (len <= 0)
         return ROUTE_NOT_FOUND;
-    return route_match(server->config, path, (size_t)len, true, match);
+    enum route_result result = route_match(server->config, path, (size_t)len, true, match);
+    if (result != ROUTE_NOT_FOUND || !connect_is_path(server->config, slice_from(path, (size_t)len)))
+        return result;
+    char user[ARGUMENT_MAX], session[ARGUMENT_MAX];
+    return connect_match(server->options.connect, ws_http_argument(wsi, "user=", user),
+                         ws_http_argument(wsi, "session=", session), match);
+}
+
+struct slice ws_http_argument(struct lws *wsi, const char *name, char out[static ARGUMENT_MAX])
+{
+    const char *value = lws_get_urlarg_by_name(wsi, name, out, ARGUMENT_MAX);
+
+    return value ? slice_text(value) : slice_from(NULL, 0);
+}
+
+/* ---- subprotocols ---- */
+
+/* libwebsockets binds the connection to the first offered name that it finds among the protocols of ws.c. */
+enum face ws_http_face(struct lws *wsi)
+{
+    const char *name = lws_get_protocol(wsi)->name;
+
+    return strcmp(name, WS_PROTOCOL_JSON) == 0      ? FACE_JSON
+           : strcmp(name, WS_PROTOCOL_MSGPACK) == 0 ? FACE_MSGPACK
+                                                    : FACE_PLAIN;
+}
+
+/* Whether the client offers nothing, or something known. */
+static bool has_known_subprotocol(struct lws *wsi)
+{
+    char offered[512];
+    int len = lws_hdr_copy(wsi, offered, sizeof offered, WSI_TOKEN_PROTOCOL);
+    char *rest;
+
+    if (len == 0)
+        return lws_hdr_total_length(wsi, WSI_TOKEN_PROTOCOL) == 0;
+    if (len < 0)
+        return false;
+    for (char *name = strtok_r(offered, ", \t", &rest); name; name = strtok_r(NULL, ", \t", &rest))
+        if (strcmp(name, WS_PROTOCOL_JSON) == 0 || strcmp(name, WS_PROTOCOL_MSGPACK) == 0)
+            return true;
+    return false;
 }
 
 /* ---- requests ---- */
@@ -175,9 +216,10 @@ int ws_http_confirm_upgrade(struct ws_server *server, struct lws *wsi)
     if (!has_known_version(wsi))
         return refuse(wsi, &metrics->refused_request, 426, versions, "WebSocket version 13 is served here");
     /* libwebsockets would drop the connection without a word. */
-    if (lws_hdr_total_length(wsi, WSI_TOKEN_PROTOCOL) > 0)
+    if (!has_known_subprotocol(wsi))
         return refuse(wsi, &metrics->refused_request, HTTP_STATUS_BAD_REQUEST, "",
-                      "none of the offered subprotocols is known here; a plain client offers none");
+                      "none of the offered subprotocols is known here: " WS_PROTOCOL_JSON
+                      ", " WS_PROTOCOL_MSGPACK ", or none at all");
     if (is_full(server))
         return refuse(wsi, &metrics->refused_full, HTTP_STATUS_SERVICE_UNAVAILABLE, retry,
                       "too many connections, try again later");

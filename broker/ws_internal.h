@@ -4,13 +4,18 @@
 
 #include "base/list.h"
 #include "broker/config.h"
+#include "broker/connect.h"
 #include "broker/loop.h"
 #include "broker/session.h"
 #include "broker/ws.h"
 
 #include <libwebsockets.h>
 
+#define WS_PROTOCOL_JSON    "switchboard.json.v1"
+#define WS_PROTOCOL_MSGPACK "switchboard.msgpack.v1"
+
 enum {
+    ARGUMENT_MAX = 1024,     /* of one argument of a query, with its NUL */
     WS_SCRATCH_SIZE = 65536, /* of libwebsockets' buffer, too */
     WS_EARLY_DATA_MAX = 2048 /* an answer to an upgrade begins and ends well within */
 };
@@ -72,6 +77,12 @@ int ws_http_request(struct ws_server *server, struct lws *wsi, const char *path)
 
 /* Whether an upgrade may go on: 0 yes, 1 a refusal was sent. */
 int ws_http_confirm_upgrade(struct ws_server *server, struct lws *wsi);
+
+/* The face that the handshake agreed on. */
+enum face ws_http_face(struct lws *wsi);
+
+/* An argument of the query, decoded; `name` ends with "=". {NULL, 0} when there is none. */
+struct slice ws_http_argument(struct lws *wsi, const char *name, char out[static ARGUMENT_MAX]);
 
 /* Finds the route of the request's path. */
 enum route_result ws_http_route(struct ws_server *server, struct lws *wsi, struct route_match *match);

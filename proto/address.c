@@ -53,6 +53,12 @@ const char *address_parse(struct slice text, struct address *address)
     return address_check_name(address->name);
 }
 
+bool address_from_text(struct slice text, struct address *address)
+{
+    return split_kind(text, sizeof kind_names / sizeof *kind_names, &address->kind, &address->name) &&
+           !address_check_name(address->name);
+}
+
 /* Whitespace beyond ASCII counts too: NEL, NBSP and the general-punctuation spaces make keys hard to read and
  * to type. */
 static size_t wide_space(const char *text, size_t len)

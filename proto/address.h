@@ -29,6 +29,9 @@ struct address {
  * on success, otherwise a constant text that says what is wrong. */
 const char *address_parse(struct slice text, struct address *address) __attribute__((warn_unused_result));
 
+/* The same for addresses from another instance: instance: is allowed too. */
+bool address_from_text(struct slice text, struct address *address) __attribute__((warn_unused_result));
+
 /* NULL when `name` can be an address's name (1 to ADDRESS_NAME_MAX bytes of UTF-8 without control
  * characters), otherwise a constant text that says what is wrong. */
 const char *address_check_name(struct slice name);

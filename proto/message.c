@@ -24,8 +24,8 @@ static struct slice copy_slice(struct slice from, char **at)
 
 struct message *message_create(const struct message_fields *fields)
 {
-    size_t len =
-        fields->id.len + fields->from.len + fields->to.len + fields->payload.len + fields->correlation.len;
+    size_t len = fields->id.len + fields->from.len + fields->to.len + fields->payload.len +
+                 fields->correlation.len + fields->offset.len + fields->epoch.len;
     struct message *message = mem_alloc(sizeof *message + len);
 
     if (!message)

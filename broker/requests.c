@@ -1,0 +1,286 @@
+/* A request's life: published; then it waits for an answer, for its deadline, or for the one who asked to leave. Whatever
+ * comes first finishes it: it leaves the map, so that later answers find nothing, and is freed once no call to the storage
+ * that points to it is open any more.
+ *
+ * A user may have several sessions. The first reply wins, and the others are told that nobody waits any more. A refusal, or a
+ * session that left, decides only when nobody is left who could still reply: the registry is asked who is there, and when every
+ * one of them has refused, that is the outcome. */
+#include "broker/requests.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/map.h"
+#include "broker/loop.h"
+#include "broker/metrics.h"
+#include "broker/router.h"
+#include "proto/errors.h"
+#include "storage/storage.h"
+
+#include <event2/event.h>
+#include <string.h>
+
+struct request {
+    struct map_node node;
+    struct requests *requests;
+    struct storage_request publish, lookup; /* open while `publishing`, `looking` */
+    struct event *deadline;
+    struct message *refusal; /* the last refusal of one of a user's sessions; a reference */
+    size_t refusals;
+    bool publishing, looking, look_again;
+    bool finished;     /* out of the map; only waits for the storage to let go of it */
+    struct address to; /* its name points into `text` */
+    void (*on_done)(void *data, int error, const struct message_fields *answer);
+    void *data;
+    size_t id_len, from_len;
+    char text[]; /* id, from, the name of `to` */
+};
+
+/* The end of a request that somebody waited for only to be told; it needs no answer. */
+struct cancel {
+    struct storage_request request;
+};
+
+struct requests {
+    struct requests_options options;
+    struct map open;
+};
+
+struct requests *requests_create(const struct requests_options *options)
+{
+    struct requests *requests = mem_calloc(1, sizeof *requests);
+
+    if (!requests)
+        return NULL;
+    requests->options = *options;
+    map_init(&requests->open);
+    return requests;
+}
+
+static void request_free(struct request *request)
+{
+    if (request->deadline)
+        event_free(request->deadline);
+    message_unref(request->refusal);
+    mem_free(request);
+}
+
+void requests_destroy(struct requests *requests)
+{
+    if (!requests)
+        return;
+    for (struct map_node *node; (node = map_next(&requests->open, NULL));) {
+        map_remove(&requests->open, node);
+        request_free(container_of(node, struct request, node));
+    }
+    map_close(&requests->open);
+    mem_free(requests);
+}
+
+size_t requests_open(const struct requests *requests)
+{
+    return requests->open.count;
+}
+
+static struct slice request_id(const struct request *request)
+{
+    return slice_from(request->text, request->id_len);
+}
+
+static struct slice request_from(const struct request *request)
+{
+    return slice_from(request->text + request->id_len, request->from_len);
+}
+
+/* ---- finishing ---- */
+
+static void on_cancel_sent(struct storage_request *request, int error, const struct storage_result *result)
+{
+    (void)error;
+    (void)result;
+    mem_free(container_of(request, struct cancel, request));
+}
+
+/* Tells those asked that nobody waits any more. Best effort: who misses it is told `gone` when they reply. */
+static void send_cancel(struct request *request)
+{
+    char to[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
+    struct cancel *cancel = mem_calloc(1, sizeof *cancel);
+
+    if (!cancel)
+        return;
+    cancel->request.on_done = on_cancel_sent;
+    struct message_fields fields = {
+        .kind = MESSAGE_CANCEL,
+        .from = request_from(request),
+        .to = slice_from(to, address_format(&request->to, to)),
+        .time_ms = clock_wall_ms(),
+        .correlation = request_id(request),
+    };
+    size_t len = address_channel(&request->to, channel);
+    if (!router_publish(request->requests->options.router, slice_from(channel, len), &fields,
+                        &cancel->request))
+        mem_free(cancel);
+}
+
+static void maybe_free(struct request *request)
+{
+    if (request->finished && !request->publishing && !request->looking)
+        request_free(request);
+}
+
+/* Takes it out of the map; whoever calls this calls maybe_free() last. */
+static void finish(struct request *request, bool tell)
+{
+    request->finished = true;
+    map_remove(&request->requests->open, &request->node);
+    event_del(request->deadline);
+    if (tell)
+        send_cancel(request);
+}
+
+static void complete(struct request *request, int error, const struct message_fields *answer, bool tell)
+{
+    finish(request, tell);
+    request->on_done(request->data, error, answer);
+    maybe_free(request);
+}
+
+void request_cancel(struct request *request)
+{
+    finish(request, true);
+    maybe_free(request);
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *data)
+{
+    (void)fd;
+    (void)what;
+    complete(data, ERROR_TIMEOUT, NULL, true);
+}
+
+/* ---- answers ---- */
+
+static void look_who_is_left(struct request *request);
+
+static void on_user_listed(struct storage_request *lookup, int error, const struct storage_result *result)
+{
+    struct request *request = container_of(lookup, struct request, lookup);
+
+    request->looking = false;
+    if (request->finished) {
+        maybe_free(request);
+    } else if (!error && result->record_count <= request->refusals) {
+        if (request->refusal)
+            complete(request, ERROR_REFUSED, &request->refusal->fields, false);
+        else
+            complete(request, ERROR_GONE, NULL, false);
+    } else if (request->look_again) {
+        look_who_is_left(request);
+    }
+}
+
+static void look_who_is_left(struct request *request)
+{
+    request->look_again = request->looking;
+    if (request->looking)
+        return;
+    request->looking = true;
+    request->lookup.on_done = on_user_listed;
+    storage_list_user(request->requests->options.storage, request->to.name, &request->lookup);
+}
+
+void requests_on_answer(struct requests *requests, const struct message_fields *answer)
+{
+    struct map_node *node = map_find(&requests->open, answer->correlation.data, answer->correlation.len);
+
+    if (!node)
+        return;
+    struct request *request = container_of(node, struct request, node);
+    bool several = request->to.kind == ADDRESS_USER;
+    if (answer->kind == MESSAGE_REPLY) {
+        complete(request, ERROR_NONE, answer, several);
+    } else if (!several) {
+        bool refused = answer->kind == MESSAGE_REFUSED;
+        complete(request, refused ? ERROR_REFUSED : ERROR_GONE, refused ? answer : NULL, false);
+    } else {
+        if (answer->kind == MESSAGE_REFUSED) {
+            message_unref(request->refusal);
+            request->refusal = message_create(answer);
+            request->refusals++;
+        }
+        look_who_is_left(request);
+    }
+}
+
+/* ---- asking ---- */
+
+static void on_published(struct storage_request *publish, int error, const struct storage_result *result)
+{
+    struct request *request = container_of(publish, struct request, publish);
+
+    request->publishing = false;
+    if (request->finished)
+        maybe_free(request);
+    else if (error)
+        complete(request, error, NULL, false);
+    else if (result->number == 0)
+        complete(request, ERROR_ABSENT, NULL, false);
+}
+
+static struct request *request_create(struct requests *requests, const struct request_question *question)
+{
+    size_t name_len = question->to.name.len;
+    struct request *request =
+        mem_calloc(1, sizeof *request + question->id.len + question->from.len + name_len);
+
+    if (!request)
+        return NULL;
+    request->requests = requests;
+    request->id_len = question->id.len;
+    request->from_len = question->from.len;
+    memcpy(request->text, question->id.data, question->id.len);
+    memcpy(request->text + question->id.len, question->from.data, question->from.len);
+    char *name = request->text + question->id.len + question->from.len;
+    memcpy(name, question->to.name.data, name_len);
+    request->to = (struct address){.kind = question->to.kind, .name = slice_from(name, name_len)};
+    request->on_done = question->on_done;
+    request->data = question->data;
+    request->publish.on_done = on_published;
+    request->deadline = event_new(loop_base(requests->options.loop), -1, 0, on_deadline, request);
+    return request;
+}
+
+struct request *request_ask(struct requests *requests, const struct request_question *question)
+{
+    struct request *request = request_create(requests, question);
+    struct timeval timeout = {.tv_sec = (time_t)(question->timeout_ms / 1000),
+                              .tv_usec = (suseconds_t)(question->timeout_ms % 1000 * 1000)};
+    char to[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
+
+    if (!request)
+        return NULL;
+    if (!request->deadline || event_add(request->deadline, &timeout) != 0 ||
+        !map_insert(&requests->open, &request->node, request->text, request->id_len))
+        goto no_memory;
+    struct message_fields fields = {
+        .kind = MESSAGE_REQUEST,
+        .content = question->content,
+        .from = request_from(request),
+        .to = slice_from(to, address_format(&request->to, to)),
+        .time_ms = clock_wall_ms(),
+        .payload = question->payload,
+        .correlation = request_id(request),
+        .timeout_ms = question->timeout_ms,
+    };
+    request->publishing = true;
+    size_t len = address_channel(&request->to, channel);
+    if (router_publish(requests->options.router, slice_from(channel, len), &fields, &request->publish)) {
+        requests->options.metrics->requests_asked++;
+        return request;
+    }
+    map_remove(&requests->open, &request->node);
+
+no_memory:
+    request_free(request);
+    return NULL;
+}

@@ -1,0 +1,647 @@
+/* From a structured client: commands, their answers, and the pushes that are no messages (docs/protocol.md). */
+#include "base/clock.h"
+#include "broker/config.h"
+#include "broker/metrics.h"
+#include "broker/route.h"
+#include "broker/session_internal.h"
+#include "proto/errors.h"
+#include "proto/frame.h"
+#include "proto/push.h"
+#include "proto/topic.h"
+#include "proto/writer.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HISTORY_DEFAULT = 100, HISTORY_MAX = 1000, PRESENCE_MAX = 1000 };
+
+/* ---- frames ---- */
+
+void session_frame_begin(struct session *session, struct writer *writer)
+{
+    buffer_clear(&session->sessions->frame);
+    writer_begin(writer, (enum face)session->face, &session->sessions->frame);
+}
+
+void session_frame_end(struct session *session, struct writer *writer)
+{
+    const struct buffer *bytes = writer->out;
+    enum frame_opcode opcode = session->face == FACE_JSON ? FRAME_TEXT : FRAME_BINARY;
+    struct frame *frame = bytes->failed ? NULL : frame_create(opcode, slice_from(bytes->data, bytes->len));
+
+    if (frame)
+        session_push(session, frame);
+    else
+        log_error("answer dropped", log_slice("session", session_name(session)),
+                  log_str("reason", error_name(ERROR_NO_MEMORY)));
+    frame_unref(frame);
+}
+
+bool session_ok_begin(struct session *session, struct writer *writer, int64_t id, size_t count)
+{
+    if (!id || session->state != SESSION_ONLINE)
+        return false;
+    session_frame_begin(session, writer);
+    writer_map(writer, 2);
+    writer_pair_int(writer, "id", id);
+    writer_key(writer, "ok");
+    writer_map(writer, count);
+    return true;
+}
+
+void session_ok_end(struct session *session, struct writer *writer)
+{
+    writer_end(writer);
+    writer_end(writer);
+    session_frame_end(session, writer);
+}
+
+void session_ok_empty(struct session *session, int64_t id)
+{
+    struct writer writer;
+
+    if (session_ok_begin(session, &writer, id, 0))
+        session_ok_end(session, &writer);
+}
+
+/* An error, also for a frame whose id is not known (0). */
+static void push_error(struct session *session, int64_t id, int code, struct slice text)
+{
+    const struct error_info *info = error_find(code);
+    struct writer writer;
+
+    if (session->state != SESSION_ONLINE)
+        return;
+    session_frame_begin(session, &writer);
+    writer_map(&writer, 2);
+    writer_pair_int(&writer, "id", id);
+    writer_key(&writer, "error");
+    writer_map(&writer, 4);
+    writer_pair_int(&writer, "code", info->code);
+    writer_pair_str(&writer, "name", slice_text(info->name));
+    writer_pair_str(&writer, "text", text.data ? text : slice_text(info->text));
+    writer_pair_bool(&writer, "retry", info->retry);
+    writer_end(&writer);
+    writer_end(&writer);
+    session_frame_end(session, &writer);
+}
+
+void session_error(struct session *session, int64_t id, int code, struct slice text)
+{
+    session->sessions->options.metrics->commands_failed++;
+    if (id)
+        push_error(session, id, code, text);
+}
+
+static void bad_request(struct session *session, const struct command *command, const char *text)
+{
+    session_error(session, command->id, ERROR_BAD_REQUEST, slice_text(text));
+}
+
+/* ---- pushes ---- */
+
+static size_t outcome_fields(const struct recovery_outcome *outcome)
+{
+    return outcome ? (outcome->offset.len ? 3 : 1) : 0;
+}
+
+static void write_outcome(struct writer *writer, const struct recovery_outcome *outcome)
+{
+    if (!outcome)
+        return;
+    writer_pair_bool(writer, "recovered", outcome->recovered);
+    if (!outcome->offset.len)
+        return;
+    writer_pair_str(writer, "epoch", outcome->epoch);
+    writer_pair_str(writer, "offset", outcome->offset);
+}
+
+static void write_limits(struct writer *writer, const struct config *config)
+{
+    writer_key(writer, "limits");
+    writer_map(writer, 5);
+    writer_pair_int(writer, "message", (int64_t)config->max_message);
+    writer_pair_int(writer, "name", ADDRESS_NAME_MAX);
+    writer_pair_int(writer, "subscriptions", (int64_t)config->subscriptions_limit);
+    writer_pair_int(writer, "requests", (int64_t)config->requests_limit);
+    writer_pair_int(writer, "timeout", (int64_t)config->request_timeout);
+    writer_end(writer);
+}
+
+void session_push_hello(struct session *session, const struct recovery_outcome *outcome)
+{
+    const struct config *config = session->config;
+    struct writer writer;
+    struct address address;
+    struct slice text;
+    bool addressed = session_route_address(session, &address, &text);
+
+    session_frame_begin(session, &writer);
+    writer_map(&writer, 9u + addressed + outcome_fields(outcome));
+    writer_pair_str(&writer, "push", slice_text("hello"));
+    writer_pair_str(&writer, "session", session_name(session));
+    writer_pair_str(&writer, "conn", session_conn(session));
+    if (addressed)
+        writer_pair_str(&writer, "address", text);
+    writer_pair_str(&writer, "instance", slice_text(session->sessions->options.instance));
+    writer_pair_str(&writer, "version", slice_text(SWITCHBOARD_VERSION));
+    writer_pair_int(&writer, "time", (int64_t)clock_wall_ms());
+    writer_pair_int(&writer, "ping_interval", (int64_t)config->ping_interval);
+    writer_pair_int(&writer, "ping_timeout", (int64_t)config->ping_timeout);
+    write_limits(&writer, config);
+    write_outcome(&writer, outcome);
+    writer_end(&writer);
+    session_frame_end(session, &writer);
+}
+
+void session_push_recovered(struct session *session, const struct feed *feed,
+                            const struct recovery_outcome *outcome)
+{
+    struct writer writer;
+    char address[ADDRESS_MAX + 1];
+
+    session_frame_begin(session, &writer);
+    writer_map(&writer, 2 + outcome_fields(outcome));
+    writer_pair_str(&writer, "push", slice_text("recovered"));
+    writer_pair_str(&writer, "address", feed_address(feed, address));
+    write_outcome(&writer, outcome);
+    writer_end(&writer);
+    session_frame_end(session, &writer);
+}
+
+void session_push_disconnect(struct session *session, int code)
+{
+    const struct error_info *info = error_find(code);
+    uint64_t delay = session->config->drain_delay;
+    bool delayed = code == CLOSE_RESTART && delay > 0;
+    struct writer writer;
+
+    session_frame_begin(session, &writer);
+    writer_map(&writer, 5u + delayed);
+    writer_pair_str(&writer, "push", slice_text("disconnect"));
+    writer_pair_int(&writer, "code", code);
+    writer_pair_str(&writer, "name", slice_text(info->name));
+    writer_pair_str(&writer, "text", session_close_reason(session));
+    writer_pair_bool(&writer, "reconnect", info->retry);
+    /* Spread, so that the clients of a broker that restarts don't all come at once; it need not be unpredictable. */
+    if (delayed)
+        writer_pair_int(&writer, "delay", (int64_t)((uint64_t)random() % delay));
+    writer_end(&writer);
+    session_frame_end(session, &writer);
+}
+
+void session_subscribed(struct session *session, const struct subscription *subscription,
+                        const struct recovery_outcome *outcome)
+{
+    struct writer writer;
+
+    if (!session_ok_begin(session, &writer, subscription->command, 1 + outcome_fields(outcome)))
+        return;
+    writer_pair_str(&writer, "topic", slice_from(subscription->topic, subscription->topic_len));
+    write_outcome(&writer, outcome);
+    session_ok_end(session, &writer);
+}
+
+/* ---- send, publish ---- */
+
+static void on_sent(struct storage_request *request, int error, const struct storage_result *result)
+{
+    struct session_op *op = container_of(request, struct session_op, request);
+    struct session *session = op->session;
+    struct metrics *metrics = session->sessions->options.metrics;
+    struct writer writer;
+    bool stored = result->offset.len > 0;
+
+    if (error) {
+        metrics->publish_failed++;
+        session_error(session, op->command, error, slice_from(NULL, 0));
+    } else {
+        const char *receipt = result->number > 0 ? "delivered" : stored ? "stored" : "absent";
+        metrics->published_absent += result->number == 0;
+        if (session_ok_begin(session, &writer, op->command, stored ? 3 : 1)) {
+            writer_pair_str(&writer, "receipt", slice_text(receipt));
+            if (stored) {
+                writer_pair_str(&writer, "offset", result->offset);
+                writer_pair_str(&writer, "epoch", result->epoch);
+            }
+            session_ok_end(session, &writer);
+        }
+    }
+    session_inflight_end(session, op);
+    session_op_free(op);
+}
+
+static void send_message(struct session *session, const struct command *command, const struct address *to)
+{
+    static const struct storage_result nothing;
+    struct router *router = session->sessions->options.router;
+    char from[ADDRESS_MAX + 1], text[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
+    struct session_op *op = session_op_create(session);
+
+    if (!op) {
+        session_error(session, command->id, ERROR_NO_MEMORY, slice_from(NULL, 0));
+        return;
+    }
+    op->request.on_done = on_sent;
+    op->command = command->id;
+    op->bytes = command->payload.len;
+    session_inflight_begin(session, op);
+    struct message_fields fields = {
+        .kind = MESSAGE_DATA,
+        .content = command->content,
+        .time_ms = clock_wall_ms(),
+        .from = slice_from(from, session_address(session, from)),
+        .to = slice_from(text, address_format(to, text)),
+        .payload = command->payload,
+    };
+    struct router_extras extras = {
+        .store = command->store, .ttl_ms = (uint64_t)command->ttl, .key = command->key};
+    struct slice at = slice_from(channel, address_channel(to, channel));
+    bool plain = !extras.store && !extras.key.len;
+    if (!(plain ? router_publish(router, at, &fields, &op->request)
+                : router_publish_with(router, at, &fields, &extras, &op->request)))
+        on_sent(&op->request, ERROR_NO_MEMORY, &nothing);
+}
+
+/* The address in a field; false, and the error is sent, when it isn't one. */
+static bool read_address(struct session *session, const struct command *command, const char *field,
+                         struct slice value, struct address *address)
+{
+    const char *wrong = address_parse(value, address);
+    char text[160];
+
+    if (!wrong && address->kind == ADDRESS_TOPIC && topic_is_pattern(address->name))
+        wrong = "a pattern can only be subscribed to";
+    if (!wrong)
+        return true;
+    snprintf(text, sizeof text, "\"%s\": %s", field, wrong);
+    bad_request(session, command, text);
+    return false;
+}
+
+static bool check_sending(struct session *session, const struct command *command)
+{
+    if (command->present & FIELD_TTL && (command->ttl < 1 || !command->store))
+        bad_request(session, command, "\"ttl\" must be at least 1, and goes with \"store\"");
+    else if (command->present & FIELD_KEY && (!command->key.len || command->key.len > STORAGE_KEY_MAX))
+        bad_request(session, command, "\"key\" must be 1 to 64 bytes");
+    else
+        return true;
+    return false;
+}
+
+static void handle_send(struct session *session, const struct command *command)
+{
+    struct address to;
+
+    if (check_sending(session, command) && read_address(session, command, "to", command->to, &to))
+        send_message(session, command, &to);
+}
+
+static void handle_publish(struct session *session, const struct command *command)
+{
+    struct address to = {.kind = ADDRESS_TOPIC, .name = command->topic};
+    const char *wrong = address_check_name(command->topic);
+    char text[160];
+
+    if (!wrong && topic_is_pattern(command->topic))
+        wrong = "a pattern can only be subscribed to";
+    if (!wrong) {
+        if (check_sending(session, command))
+            send_message(session, command, &to);
+        return;
+    }
+    snprintf(text, sizeof text, "\"topic\": %s", wrong);
+    bad_request(session, command, text);
+}
+
+/* ---- request, reply ---- */
+
+static void handle_request(struct session *session, const struct command *command)
+{
+    struct address to;
+
+    if (!read_address(session, command, "to", command->to, &to))
+        return;
+    if (to.kind == ADDRESS_TOPIC)
+        bad_request(session, command, "\"to\": only a session or a user can be asked");
+    else
+        session_ask(session, command, &to);
+}
+
+/* ---- questions to the storage ---- */
+
+/* Begins a question; the caller then makes the storage's call with &op->request. NULL when memory is short (answered). */
+static struct session_op *ask_storage(struct session *session, const struct command *command,
+                                      void (*on_done)(struct storage_request *, int,
+                                                      const struct storage_result *))
+{
+    struct session_op *op = session_op_create(session);
+
+    if (!op) {
+        session_error(session, command->id, ERROR_NO_MEMORY, slice_from(NULL, 0));
+        return NULL;
+    }
+    op->request.on_done = on_done;
+    op->command = command->id;
+    session_inflight_begin(session, op);
+    return op;
+}
+
+/* Begins the answer to one; false when there is nothing to write, and then it is over. */
+static bool answer_begin(struct session_op *op, int error, size_t count, struct writer *writer)
+{
+    if (error)
+        session_error(op->session, op->command, error, slice_from(NULL, 0));
+    else if (session_ok_begin(op->session, writer, op->command, count))
+        return true;
+    session_inflight_end(op->session, op);
+    session_op_free(op);
+    return false;
+}
+
+static void answer_end(struct session_op *op, struct writer *writer)
+{
+    session_ok_end(op->session, writer);
+    session_inflight_end(op->session, op);
+    session_op_free(op);
+}
+
+static struct slice record_field(const struct storage_record *record, const char *name)
+{
+    for (size_t i = 0; i < record->field_count; i++)
+        if (slice_is(record->fields[i].name, name))
+            return record->fields[i].value;
+    return slice_from(NULL, 0);
+}
+
+/* ---- history ---- */
+
+static void on_history(struct storage_request *request, int error, const struct storage_result *result)
+{
+    struct session_op *op = container_of(request, struct session_op, request);
+    bool stored = result->offset.len > 0;
+    size_t limit = op->session->config->max_message, count = 0, bytes = 0;
+    struct writer writer;
+    char to[ADDRESS_MAX + 1];
+
+    /* What would not fit one message is left for the next question. */
+    while (!error && count < result->record_count) {
+        bytes += 512 + record_field(&result->records[count], "payload").len * 2;
+        if (count && bytes > limit)
+            break;
+        count++;
+    }
+    if (!answer_begin(op, error, stored ? 3 : 1, &writer))
+        return;
+    if (stored) {
+        writer_pair_str(&writer, "epoch", result->epoch);
+        writer_pair_str(&writer, "offset", result->offset);
+    }
+    writer_key(&writer, "messages");
+    writer_array(&writer, count);
+    for (size_t i = 0; i < count; i++) {
+        struct message_fields fields;
+        session_history_fields(&result->records[i], &fields);
+        fields.to = slice_from(to, address_format(&op->address, to));
+        push_write_message(&writer, &fields);
+    }
+    writer_end(&writer);
+    answer_end(op, &writer);
+}
+
+static void handle_history(struct session *session, const struct command *command)
+{
+    bool limited = command->present & FIELD_LIMIT;
+    struct address address;
+    char channel[CHANNEL_MAX];
+
+    if (limited && (command->limit < 1 || command->limit > HISTORY_MAX)) {
+        bad_request(session, command, "\"limit\" must be from 1 to 1000");
+        return;
+    }
+    if (!read_address(session, command, "address", command->address, &address))
+        return;
+    struct session_op *op = ask_storage(session, command, on_history);
+    if (!op)
+        return;
+    if (!session_op_keep_address(op, &address)) {
+        static const struct storage_result nothing;
+        on_history(&op->request, ERROR_NO_MEMORY, &nothing);
+        return;
+    }
+    struct storage_history_query query = {
+        .offset = command->since_offset,
+        .epoch = command->since_epoch,
+        .limit = limited ? (size_t)command->limit : HISTORY_DEFAULT,
+        .reverse = command->reverse,
+    };
+    storage_history(session->sessions->options.storage,
+                    slice_from(channel, address_channel(&address, channel)), &query, &op->request);
+}
+
+/* ---- presence, online, ping ---- */
+
+static void write_presence(struct session_op *op, int error, const struct storage_result *result,
+                           int64_t total, struct slice user)
+{
+    size_t listed = result->record_count < PRESENCE_MAX ? result->record_count : PRESENCE_MAX;
+    struct writer writer;
+
+    if (!answer_begin(op, error, 3, &writer))
+        return;
+    writer_pair_bool(&writer, "online", total > 0);
+    writer_pair_int(&writer, "count", total);
+    writer_key(&writer, "sessions");
+    writer_array(&writer, listed);
+    for (size_t i = 0; i < listed; i++) {
+        const struct storage_record *record = &result->records[i];
+        struct slice of = user.len ? user : record_field(record, "user");
+        writer_map(&writer, 1u + (of.len > 0));
+        writer_pair_str(&writer, "session", record->key);
+        if (of.len)
+            writer_pair_str(&writer, "user", of);
+        writer_end(&writer);
+    }
+    writer_end(&writer);
+    answer_end(op, &writer);
+}
+
+static void on_topic_presence(struct storage_request *request, int error, const struct storage_result *result)
+{
+    write_presence(container_of(request, struct session_op, request), error, result, result->number,
+                   slice_from(NULL, 0));
+}
+
+static void on_session_presence(struct storage_request *request, int error,
+                                const struct storage_result *result)
+{
+    write_presence(container_of(request, struct session_op, request), error, result,
+                   (int64_t)result->record_count, slice_from(NULL, 0));
+}
+
+static void on_user_presence(struct storage_request *request, int error, const struct storage_result *result)
+{
+    struct session_op *op = container_of(request, struct session_op, request);
+
+    write_presence(op, error, result, (int64_t)result->record_count, op->address.name);
+}
+
+static void handle_presence(struct session *session, const struct command *command)
+{
+    struct storage *storage = session->sessions->options.storage;
+    struct address address;
+    char channel[CHANNEL_MAX];
+    struct session_op *op;
+
+    if (!read_address(session, command, "address", command->address, &address))
+        return;
+    switch (address.kind) {
+    case ADDRESS_TOPIC:
+        op = ask_storage(session, command, on_topic_presence);
+        if (op)
+            storage_presence_list(storage, slice_from(channel, address_channel(&address, channel)),
+                                  PRESENCE_MAX, &op->request);
+        break;
+    case ADDRESS_USER:
+        op = ask_storage(session, command, on_user_presence);
+        if (op && session_op_keep_address(op, &address))
+            storage_list_user(storage, address.name, &op->request);
+        else if (op)
+            answer_begin(op, ERROR_NO_MEMORY, 0, NULL);
+        break;
+    default:
+        op = ask_storage(session, command, on_session_presence);
+        if (op)
+            storage_find_session(storage, address.name, &op->request);
+        break;
+    }
+}
+
+static void on_counted(struct storage_request *request, int error, const struct storage_result *result)
+{
+    struct session_op *op = container_of(request, struct session_op, request);
+    struct writer writer;
+
+    if (!answer_begin(op, error, 1, &writer))
+        return;
+    writer_pair_int(&writer, "count", result->number);
+    answer_end(op, &writer);
+}
+
+static void handle_online(struct session *session, const struct command *command)
+{
+    struct session_op *op = ask_storage(session, command, on_counted);
+
+    if (op)
+        storage_count(session->sessions->options.storage, &op->request);
+}
+
+static void handle_ping(struct session *session, const struct command *command)
+{
+    struct writer writer;
+
+    if (!session_ok_begin(session, &writer, command->id, 1))
+        return;
+    writer_pair_int(&writer, "time", (int64_t)clock_wall_ms());
+    session_ok_end(session, &writer);
+}
+
+/* ---- the table ---- */
+
+static const struct {
+    const char *name;
+    unsigned required; /* FIELD_… */
+    void (*handle)(struct session *session, const struct command *command);
+} commands[] = {
+    {"send", FIELD_TO, handle_send},
+    {"publish", FIELD_TOPIC, handle_publish},
+    {"request", FIELD_TO, handle_request},
+    {"reply", FIELD_REQUEST, session_reply},
+    {"subscribe", FIELD_TOPIC, session_subscribe},
+    {"unsubscribe", FIELD_TOPIC, session_unsubscribe},
+    {"history", FIELD_ADDRESS, handle_history},
+    {"presence", FIELD_ADDRESS, handle_presence},
+    {"online", 0, handle_online},
+    {"ping", 0, handle_ping},
+};
+
+static const struct {
+    unsigned field;
+    const char *text;
+} missing_texts[] = {
+    {FIELD_TO, "\"to\" is missing"},
+    {FIELD_TOPIC, "\"topic\" is missing"},
+    {FIELD_REQUEST, "\"request\" is missing"},
+    {FIELD_ADDRESS, "\"address\" is missing"},
+};
+
+static void dispatch(struct session *session, const struct command *command)
+{
+    session->sessions->options.metrics->commands++;
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (!slice_is(command->cmd, commands[i].name))
+            continue;
+        unsigned missing = commands[i].required & ~command->present;
+        for (size_t j = 0; missing && j < sizeof missing_texts / sizeof *missing_texts; j++) {
+            if (missing & missing_texts[j].field) {
+                bad_request(session, command, missing_texts[j].text);
+                return;
+            }
+        }
+        commands[i].handle(session, command);
+        return;
+    }
+    session_error(session, command->id, ERROR_UNKNOWN_COMMAND, slice_from(NULL, 0));
+}
+
+void session_receive_frames(struct session *session, enum message_content content, struct slice payload)
+{
+    enum message_content wanted = session->face == FACE_JSON ? CONTENT_TEXT : CONTENT_BINARY;
+    struct command_reader reader;
+    struct command command;
+    enum command_status status = COMMAND_READ;
+
+    if (content != wanted) {
+        session_refuse_frame(session, session->face == FACE_JSON
+                                          ? "JSON frames go in text messages"
+                                          : "MessagePack frames go in binary messages");
+        return;
+    }
+    command_reader_init(&reader, (enum face)session->face, payload);
+    while (session->state == SESSION_ONLINE && status != COMMAND_END && status != COMMAND_FATAL) {
+        status = command_read(&reader, &command);
+        if (status == COMMAND_READ)
+            dispatch(session, &command);
+        else if (status == COMMAND_BAD)
+            push_error(session, command.id, ERROR_BAD_REQUEST, slice_text(reader.problem));
+        else if (status == COMMAND_FATAL)
+            session_refuse_frame(session, reader.problem);
+    }
+    command_reader_close(&reader);
+}
+
+/* ---- orders ---- */
+
+void session_order(struct session *session, const struct message *message)
+{
+    struct slice payload = message->fields.payload;
+    json_t *order = json_loadb(payload.data, payload.len, 0, NULL);
+    const char *action = json_string_value(json_object_get(order, "do"));
+    const json_t *code = json_object_get(order, "code");
+    const char *reason = json_string_value(json_object_get(order, "reason"));
+    json_int_t wanted = json_is_integer(code) ? json_integer_value(code) : CLOSE_KICKED;
+
+    if (action && strcmp(action, "kick") == 0 &&
+        (wanted == CLOSE_NORMAL || (wanted >= 3000 && wanted <= 4999))) {
+        session_set_close_reason(session, reason);
+        session_end(session, (int)wanted);
+    } else {
+        log_warn(
+            "order ignored", log_slice("session", session_name(session)),
+            log_str("reason", action ? "unknown, or with a close code that is not allowed" : "malformed"));
+    }
+    json_decref(order);
+}

@@ -1,0 +1,165 @@
+/* From the bus to the client. */
+#include "base/alloc.h"
+#include "broker/metrics.h"
+#include "broker/session_internal.h"
+#include "proto/errors.h"
+#include "proto/frame.h"
+
+#include <stdint.h>
+
+/* ---- out ---- */
+
+static void cut_slow_reader(struct session *session)
+{
+    session->sessions->options.metrics->sessions_slow++;
+    log_warn("slow reader cut", log_slice("session", session_name(session)),
+             log_slice("conn", session_conn(session)), log_slice("remote", session_remote(session)),
+             log_int("queued_bytes", (int64_t)session->outbox.bytes),
+             log_int("queued_messages", session->outbox.count));
+    outbox_close(&session->outbox);
+    session_end(session, CLOSE_SLOW_READER);
+}
+
+void session_push(struct session *session, struct frame *frame)
+{
+    struct sessions_options *options = &session->sessions->options;
+
+    if (!outbox_push(&session->outbox, frame, options->outbox_limit)) {
+        cut_slow_reader(session);
+        return;
+    }
+    options->metrics->messages_delivered++;
+    if (session->transport)
+        session->transport->ops->want_write(session->transport);
+}
+
+void session_push_message(struct session *session, struct message *message)
+{
+    struct frame *frame = frame_of(message, (enum face)session->face);
+
+    if (!frame) {
+        log_error("message dropped", log_slice("session", session_name(session)),
+                  log_str("reason", error_name(ERROR_NO_MEMORY)));
+        return;
+    }
+    session_push(session, frame);
+}
+
+/* ---- holding back ---- */
+
+bool held_append(struct list *list, size_t *bytes, struct feed *feed, struct message *message)
+{
+    struct session *session = feed->session;
+    size_t size = sizeof(struct held_message) + message->len;
+    struct held_message *held = NULL;
+
+    if (*bytes + size <= session->sessions->options.outbox_limit)
+        held = mem_alloc(sizeof *held);
+    if (!held) {
+        cut_slow_reader(session);
+        return false;
+    }
+    *bytes += size;
+    held->feed = feed;
+    held->message = message_ref(message);
+    list_append(list, &held->link);
+    return true;
+}
+
+void held_drop(struct list *list, size_t count)
+{
+    for (struct list *link; count-- && (link = list_pop(list));) {
+        struct held_message *held = container_of(link, struct held_message, link);
+        message_unref(held->message);
+        mem_free(held);
+    }
+}
+
+/* ---- in ---- */
+
+/* The notice that some connection, ours or another, now holds our exclusive name. */
+static void on_takeover(struct session *session, struct slice conn)
+{
+    bool ours = slice_equal(conn, session_conn(session));
+
+    if (!session->exclusive)
+        return;
+    if (session->waits & WAIT_NOTICE) {
+        /* Before our own notice, another's concerns those that were here before us. */
+        if (!ours)
+            return;
+        session->before_notice = session->pending_count;
+        session->waits &= (uint8_t)~WAIT_NOTICE;
+        session_maybe_online(session);
+    } else if (!ours) {
+        session->sessions->options.metrics->sessions_replaced++;
+        session_end(session, CLOSE_REPLACED);
+    }
+}
+
+void session_take(struct feed *feed, struct message *message)
+{
+    struct session *session = feed->session;
+    struct subscription *subscription;
+
+    switch (message->fields.kind) {
+    case MESSAGE_DATA:
+        if ((feed->memory || message->fields.offset.len) && feed_absorb(feed, message))
+            return;
+        session_push_message(session, message);
+        break;
+    case MESSAGE_REQUEST:
+        session_asked(session, message);
+        break;
+    case MESSAGE_CANCEL:
+        session_asked_cancelled(session, message);
+        break;
+    case MESSAGE_REPLY:
+    case MESSAGE_REFUSED:
+    case MESSAGE_GONE:
+        if (session->sessions->options.requests)
+            requests_on_answer(session->sessions->options.requests, &message->fields);
+        break;
+    case MESSAGE_CONTROL:
+        session_order(session, message);
+        break;
+    case MESSAGE_JOIN:
+    case MESSAGE_LEAVE:
+        subscription = subscription_of(feed);
+        if (subscription && subscription->events && session->face != FACE_PLAIN)
+            session_push_message(session, message);
+        break;
+    case MESSAGE_TAKEOVER:
+    case MESSAGE_PROBE:
+    case MESSAGE_KIND_COUNT:
+        break;
+    }
+}
+
+static void on_deliver(struct subscriber *subscriber, struct message *message)
+{
+    struct feed *feed = container_of(subscriber, struct feed, subscriber);
+    struct session *session = feed->session;
+
+    if (session->state == SESSION_LEAVING) {
+        if (message->fields.kind == MESSAGE_REQUEST)
+            session_asked(session, message);
+    } else if (message->fields.kind == MESSAGE_TAKEOVER) {
+        if (feed == &session->own)
+            on_takeover(session, message->fields.correlation);
+    } else if (session->state == SESSION_REGISTERING) {
+        if (held_append(&session->pending, &session->pending_bytes, feed, message))
+            session->pending_count++;
+    } else {
+        session_take(feed, message);
+    }
+}
+
+void feed_init(struct feed *feed, struct session *session,
+               void (*on_subscribed)(struct subscriber *subscriber, int error))
+{
+    *feed = (struct feed){.session = session};
+    subscriber_init(&feed->subscriber);
+    feed->subscriber.on_subscribed = on_subscribed;
+    feed->subscriber.deliver = on_deliver;
+}

@@ -1,0 +1,327 @@
+/* What the session*.c files share; nobody else includes this.
+ *
+ *   session.c           life: opening, registering, coming online, leaving, outages
+ *   session_deliver.c   from the bus to the client: messages, takeover, requests
+ *   session_route.c     from a plain client: what its route does with a message
+ *   session_command.c   from a structured client: the commands
+ *   session_topic.c     topics: subscribe, unsubscribe
+ *   session_recover.c   stored messages that were missed
+ *   session_request.c   requests asked by the session, and requests it is to answer */
+#ifndef BROKER_SESSION_INTERNAL_H
+#define BROKER_SESSION_INTERNAL_H
+
+#include "base/buffer.h"
+#include "base/log.h"
+#include "broker/loop.h"
+#include "broker/outbox.h"
+#include "broker/requests.h"
+#include "broker/router.h"
+#include "broker/session.h"
+#include "proto/address.h"
+#include "proto/command.h"
+#include "storage/storage.h"
+
+enum {
+    CLOSE_REASON_MAX = 123, /* what a close frame has room for: RFC 6455 section 5.5 */
+    WAIT_OWN = 1,           /* the subscription of the session's own channel */
+    WAIT_GROUP = 2,         /* and of the address it shares */
+    WAIT_REGISTER = 4,      /* the registry's answer */
+    WAIT_NOTICE = 8,        /* the takeover notice */
+};
+
+enum session_state { SESSION_REGISTERING, SESSION_ONLINE, SESSION_LEAVING, SESSION_STATE_COUNT };
+
+/* Why a feed recovers, and so how the client is told what came of it. */
+enum recover_cause { RECOVER_HELLO, RECOVER_SUBSCRIBE, RECOVER_OUTAGE };
+
+/* How far a feed got in the history of its address, and a recovery that is under way. */
+struct feed_memory {
+    struct feed *feed;
+    char epoch[EPOCH_MAX + 1], offset[OFFSET_MAX + 1]; /* of the last stored message delivered; empty: none */
+    struct storage_request request;                    /* open while `reading` */
+    struct list held;                                  /* live messages that wait until it has recovered */
+    size_t held_bytes;
+    size_t page;     /* messages to read next */
+    bool recovering; /* live messages are held */
+    bool reading;
+    bool waiting;    /* for the outbox to drain */
+    bool announced;  /* the client was told whether anything is missing */
+    int64_t command; /* the subscribe that waits for its answer; 0: no answer is wanted */
+    enum recover_cause cause;
+};
+
+/* Something a session receives from: its own channel, the address it shares, a topic or a pattern. */
+struct feed {
+    struct subscriber subscriber;
+    struct session *session;
+    struct feed_memory *memory; /* owned; NULL until it received a stored message or recovers */
+};
+
+/* A message that came too early to be delivered. */
+struct held_message {
+    struct list link;
+    struct feed *feed;
+    struct message *message; /* a reference */
+};
+
+/* A topic or pattern that a structured session subscribed to. */
+struct subscription {
+    struct feed feed;
+    struct list link;            /* in session->extra->subscriptions; alone when dropped */
+    struct storage_request join; /* open while `joining` */
+    bool joining;
+    bool pattern, presence, events;
+    bool since;      /* recover before going live */
+    bool confirmed;  /* the subscription works */
+    bool dropped;    /* only waits for the storage to let go of it */
+    int64_t command; /* the subscribe that waits for its answer */
+    size_t topic_len;
+    char topic[];
+};
+
+/* A request that this session is to answer. */
+struct asked {
+    struct list link;
+    uint64_t deadline_ms; /* monotonic */
+    size_t id_len, from_len;
+    char text[]; /* id, from */
+};
+
+/* A request that this session asked. */
+struct asking {
+    struct list link;
+    struct session *session;
+    struct request *request;
+    int64_t command;
+};
+
+/* What only structured sessions, and plain ones that are asked or recover, have. */
+struct session_extra {
+    struct list subscriptions; /* struct subscription */
+    size_t subscription_count;
+    struct list asked, asking;
+    size_t asked_count, asking_count;
+    uint64_t request_count;
+    char close_reason[CLOSE_REASON_MAX + 1]; /* an operator's; empty: the code's name */
+};
+
+struct session {
+    struct list link; /* in sessions->states[state], or in sessions->restoring while ONLINE */
+    struct sessions *sessions;
+    struct session_transport *transport; /* NULL once the connection is gone */
+    struct config *config;               /* a reference */
+    struct route_params *params;         /* owned */
+    struct feed own, group;
+    struct outbox outbox;
+    struct storage_request registry; /* open while `asking` */
+    struct session_extra *extra;     /* owned; NULL until needed */
+    uint64_t connected_at_ms;
+    size_t inflight_bytes;
+    uint32_t inflight;   /* messages handed to the bus, not answered yet */
+    uint32_t ops;        /* operations that point here, `inflight` included */
+    struct list pending; /* struct held_message: what came while REGISTERING */
+    size_t pending_bytes;
+    uint32_t pending_count;
+    uint32_t before_notice; /* how many of them came before the takeover notice */
+    uint16_t close_code;
+    uint16_t name_len, remote_len, agent_len;
+    uint8_t conn_len;
+    uint8_t state; /* enum session_state */
+    uint8_t waits; /* WAIT_…: what is missing until it is online */
+    uint8_t face;
+    bool exclusive : 1;
+    bool succeeds : 1;   /* the registry says that somebody held the name before */
+    bool asking : 1;     /* the registry request is open */
+    bool registered : 1; /* the registry may hold it: set when asked, cleared when told to forget */
+    bool restore_again : 1;
+    bool paused : 1;     /* the client isn't read because too much of it is in flight */
+    bool complained : 1; /* a failed or absent message was logged; cleared by one that arrived */
+    bool wants_room : 1; /* a recovery waits for the outbox to drain */
+    bool opened : 1;     /* it was online, so it counts when it closes */
+    bool outage : 1; /* the storage was lost since it came online, and what was missed is not recovered yet */
+    char strings[];  /* name, conn, remote, agent */
+};
+
+struct sessions {
+    struct sessions_options options;
+    struct list states[SESSION_STATE_COUNT];
+    struct list restoring; /* ONLINE, to be registered anew */
+    struct list ended;     /* LEAVING, to be torn down at the end of the turn */
+    struct list op_pool;
+    size_t op_pool_count;
+    size_t online, total;
+    size_t restores_open;
+    struct loop_task teardown_task, restore_task;
+    struct buffer address, payload, frame; /* scratch */
+    char conn_prefix[12];
+    uint64_t conn_count;
+};
+
+/* A question to the storage for a session: a message on its way to the bus, or a command that waits for its answer. Holds the
+ * session in memory until op_free(). */
+struct session_op {
+    struct storage_request request;
+    struct list pool_link;
+    struct session *session;
+    struct frame *reply; /* owned; sent to the client when the message was handed on; NULL: none */
+    size_t bytes;
+    int64_t command;        /* the id to answer; 0: none */
+    struct address address; /* what a command asked about; see session_op_keep_address() */
+    char *name;             /* owned: the address's name */
+};
+
+/* ---- session.c ---- */
+
+struct session_op *session_op_create(struct session *session); /* NULL when memory is short */
+void session_op_free(struct session_op *op);                   /* may free the session */
+
+/* Keeps a copy of `address` in op->address; false when memory is short. */
+bool session_op_keep_address(struct session_op *op, const struct address *address)
+    __attribute__((warn_unused_result));
+
+/* Counts a message as in flight, or as answered; reading from the client stops and resumes by that. */
+void session_inflight_begin(struct session *session, struct session_op *op);
+void session_inflight_end(struct session *session, struct session_op *op);
+
+/* Frees the session when nothing holds it any more. */
+void session_maybe_free(struct session *session);
+
+/* The extra part, made on first use; NULL when memory is short. */
+struct session_extra *session_extra(struct session *session);
+
+/* "session:NAME"; returns the length. */
+size_t session_address(const struct session *session, char out[static ADDRESS_MAX + 1]);
+
+/* The address that the route gave it. False for anonymous sessions. Points into a scratch buffer. */
+bool session_route_address(struct session *session, struct address *address, struct slice *text);
+
+struct storage_session session_storage_view(struct session *session);
+
+/* Sets what session_close_reason() says; NULL leaves it. */
+void session_set_close_reason(struct session *session, const char *reason);
+
+/* Online when nothing is waited for any more. */
+void session_maybe_online(struct session *session);
+
+/* The client knows that it is online: from now on it is read, and gets what waited for it. */
+void session_greet(struct session *session);
+
+struct slice session_remote(const struct session *session);
+
+static inline struct log_field log_slice(const char *key, struct slice value)
+{
+    return log_bytes(key, value.data, value.len);
+}
+
+/* ---- session_deliver.c ---- */
+
+void feed_init(struct feed *feed, struct session *session,
+               void (*on_subscribed)(struct subscriber *subscriber, int error));
+
+/* Queues a frame to the client; a client that is over its limit is cut. */
+void session_push(struct session *session, struct frame *frame);
+void session_push_message(struct session *session, struct message *message);
+
+/* A message for an online session that is not to be held any more. */
+void session_take(struct feed *feed, struct message *message);
+
+/* Keeps a message for later; false when memory is short or the client's limit is reached, and then the session ends. */
+bool held_append(struct list *list, size_t *bytes, struct feed *feed, struct message *message);
+void held_drop(struct list *list, size_t count); /* the first `count` */
+
+/* ---- session_route.c ---- */
+
+void session_receive_plain(struct session *session, enum message_content content, struct slice payload);
+
+/* ---- session_command.c ---- */
+
+void session_receive_frames(struct session *session, enum message_content content, struct slice payload);
+
+/* What came of a recovery, for the client; NULL stands for "there was none". */
+struct recovery_outcome {
+    bool recovered;
+    struct slice epoch, offset; /* the newest stored message's; empty: none */
+};
+
+void session_push_hello(struct session *session, const struct recovery_outcome *outcome);
+void session_push_recovered(struct session *session, const struct feed *feed,
+                            const struct recovery_outcome *outcome);
+void session_push_disconnect(struct session *session, int code);
+
+/* Answers a subscribe. */
+void session_subscribed(struct session *session, const struct subscription *subscription,
+                        const struct recovery_outcome *outcome);
+
+struct writer;
+
+/* Begins a frame in the scratch buffer; session_frame_end() sends it. */
+void session_frame_begin(struct session *session, struct writer *writer);
+void session_frame_end(struct session *session, struct writer *writer);
+
+/* Begins {"id":…,"ok":{…}} with `count` fields to follow; session_ok_end() closes and sends it. Nothing may be written when the
+ * client wants no answer (id 0): false. */
+bool session_ok_begin(struct session *session, struct writer *writer, int64_t id, size_t count);
+void session_ok_end(struct session *session, struct writer *writer);
+void session_ok_empty(struct session *session, int64_t id);
+
+/* Answers with an error; `text` NULL: the list's own. */
+void session_error(struct session *session, int64_t id, int code, struct slice text);
+
+/* Closes with 4500 for what can't be a frame. */
+void session_refuse_frame(struct session *session, const char *why);
+
+/* An operator's order, a MESSAGE_CONTROL. */
+void session_order(struct session *session, const struct message *message);
+
+/* ---- session_topic.c ---- */
+
+void session_subscribe(struct session *session, const struct command *command);
+void session_unsubscribe(struct session *session, const struct command *command);
+void session_topics_rejoin(struct session *session); /* the registry lost the presence */
+void session_topics_drop(struct session *session); /* the session is leaving; not from a router's callback */
+void subscription_fail(struct subscription *subscription, int code);
+void subscription_maybe_free(struct subscription *subscription);
+struct subscription *subscription_of(struct feed *feed); /* NULL when it is the session's own feed */
+
+/* ---- session_recover.c ---- */
+
+/* A record of storage_history() as a message; `to` is left empty. The slices are the record's. */
+void session_history_fields(const struct storage_record *record, struct message_fields *fields);
+
+/* The place to go on from; made on first use. False when memory is short. */
+bool feed_remember(struct feed *feed, struct slice epoch, struct slice offset);
+
+/* Holds the feed's live messages from now on, until feed_recover() is through. */
+void feed_hold(struct feed *feed);
+
+/* Reads what was stored after the remembered place, tells the client whether that is all, delivers it, then what was held. */
+void feed_recover(struct feed *feed, enum recover_cause cause, int64_t command);
+
+/* Whether a live message is taken care of already: held, or a double of one that was recovered. Remembers how far the feed got. */
+bool feed_absorb(struct feed *feed, struct message *message);
+
+/* The address a feed receives from, as text in `out` or a scratch buffer. */
+struct slice feed_address(const struct feed *feed, char out[static ADDRESS_MAX + 1]);
+
+/* Forgets all of it; the feed's request must not be open. */
+void feed_close(struct feed *feed);
+
+void session_recover_hold(struct session *session);     /* the storage was lost */
+void session_recover_start(struct session *session);    /* it is back, and the session registered */
+void session_recover_continue(struct session *session); /* the outbox has drained */
+
+/* ---- session_request.c ---- */
+
+void session_ask(struct session *session, const struct command *command, const struct address *to);
+void session_reply(struct session *session, const struct command *command);
+void session_asked(struct session *session, struct message *message);
+void session_asked_cancelled(struct session *session, struct message *message);
+
+/* A plain client's message answers the oldest open request, if there is one. */
+bool session_answer_next(struct session *session, enum message_content content, struct slice payload);
+
+/* Tells the bus that `session` is gone, to whoever waits for its answer, and forgets what it asked. */
+void session_requests_drop(struct session *session);
+void session_requests_gone(struct session *session);
+
+#endif
