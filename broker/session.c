@@ -24,6 +24,7 @@
 #include "proto/errors.h"
 #include "proto/frame.h"
 
+#include <event2/event.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -40,6 +41,7 @@ enum {
 static void on_teardown(struct loop_task *task);
 static void on_restore(struct loop_task *task);
 static void leave_registry(struct session *session);
+static void on_retry(evutil_socket_t fd, short what, void *data);
 
 static void write_base32(uint64_t value, char *out, size_t digits)
 {
@@ -72,6 +74,11 @@ struct sessions *sessions_create(const struct sessions_options *options)
     if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
         random = clock_wall_ms() << 20 ^ clock_monotonic_us();
     write_base32(random, sessions->conn_prefix, 10);
+    sessions->retry = event_new(loop_base(options->loop), -1, 0, on_retry, sessions);
+    if (!sessions->retry) {
+        mem_free(sessions);
+        return NULL;
+    }
     return sessions;
 }
 
@@ -115,6 +122,7 @@ void sessions_destroy(struct sessions *sessions)
         return;
     loop_cancel(&sessions->teardown_task);
     loop_cancel(&sessions->restore_task);
+    event_free(sessions->retry);
     /* Those that ended in the last turn, and those that waited for the storage to come back. */
     list_splice(&sessions->ended, &sessions->restoring);
     for (size_t i = 0; i < SESSION_STATE_COUNT; i++)
@@ -693,14 +701,30 @@ static void on_offline_counted(struct storage_request *request, int error,
     session_op_free(op);
 }
 
+/* After these the storage reports when it is back, and all is told to it again. */
+static bool is_outage(int error)
+{
+    return error == ERROR_UNAVAILABLE || error == ERROR_TIMEOUT || error == ERROR_CANCELLED;
+}
+
+static void retry_later(struct sessions *sessions)
+{
+    static const struct timeval delay = {.tv_sec = 1};
+
+    if (!event_pending(sessions->retry, EV_TIMEOUT, NULL))
+        event_add(sessions->retry, &delay);
+}
+
 static void on_unregistered(struct storage_request *request, int error, const struct storage_result *result)
 {
     struct session *session = container_of(request, struct session, registry);
 
     (void)result;
     session->asking = false;
-    /* Out of reach: the registry still holds it, so it waits here until the storage is back. */
-    session->registered = error == ERROR_UNAVAILABLE || error == ERROR_TIMEOUT;
+    /* The registry still holds it, so it waits here until the storage is back, or until the next try. */
+    session->registered = error && error != ERROR_CANCELLED;
+    if (session->registered && !is_outage(error))
+        retry_later(session->sessions);
     if (!session->registered)
         session_requests_gone(session);
     if (!session->registered && session->opened) {
@@ -771,6 +795,13 @@ static void on_restored(struct storage_request *request, int error, const struct
         session_end(session, CLOSE_REPLACED);
     } else if (session->restore_again) {
         restore_later(session);
+    } else if (!error) {
+        session_topics_rejoin(session);
+        session_recover_start(session);
+    } else if (!is_outage(error)) {
+        log_warn("session not registered", log_slice("session", session_name(session)),
+                 log_str("reason", error_name(error)));
+        session_end(session, CLOSE_UNAVAILABLE);
     }
 }
 
@@ -794,6 +825,23 @@ static void on_restore(struct loop_task *task)
     }
 }
 
+/* Tells the registry to forget those that it didn't forget when they left. */
+static void leave_again(struct sessions *sessions)
+{
+    list_for_each_safe (link, &sessions->states[SESSION_LEAVING]) {
+        struct session *session = container_of(link, struct session, link);
+        if (session->registered)
+            leave_registry(session);
+    }
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *data)
+{
+    (void)fd;
+    (void)what;
+    leave_again(data);
+}
+
 void sessions_on_registry_lost(struct sessions *sessions)
 {
     list_splice(&sessions->restoring, &sessions->states[SESSION_ONLINE]);
@@ -804,9 +852,5 @@ void sessions_on_registry_lost(struct sessions *sessions)
         struct session *session = container_of(link, struct session, link);
         session->restore_again = session->registered;
     }
-    list_for_each_safe (link, &sessions->states[SESSION_LEAVING]) {
-        struct session *session = container_of(link, struct session, link);
-        if (session->registered)
-            leave_registry(session);
-    }
+    leave_again(sessions);
 }

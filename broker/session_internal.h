@@ -152,6 +152,7 @@ struct sessions {
     size_t online, total;
     size_t restores_open;
     struct loop_task teardown_task, restore_task;
+    struct event *retry; /* for those whom the registry did not forget */
     struct buffer address, payload, frame; /* scratch */
     char conn_prefix[12];
     uint64_t conn_count;

@@ -87,6 +87,7 @@ static void publish(struct session *session, enum message_content content, struc
     }
     struct session_op *op = session_op_create(session);
     if (!op) {
+        sessions->options.metrics->publish_failed++;
         log_error("message dropped", log_slice("session", session_name(session)),
                   log_str("reason", error_name(ERROR_NO_MEMORY)));
         return;

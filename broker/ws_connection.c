@@ -162,11 +162,16 @@ static void send_ping(struct ws *ws, uint64_t now)
 {
     struct outbox *outbox = session_outbox(ws->session);
 
+    /* Nothing can be written before it is online; the storage's deadlines see to it that this doesn't last. */
+    if (!outbox) {
+        schedule_ping(ws, now);
+        return;
+    }
     list_remove(&ws->due);
     ws->due_ms = now + ws->server->config->ping_timeout;
     list_append(&ws->server->pinged, &ws->due);
     /* When it doesn't fit, there is unread traffic enough to tell whether the client lives. */
-    if (outbox && outbox_push(outbox, ws->server->ping_frame, ws->server->config->outbox_limit))
+    if (outbox_push(outbox, ws->server->ping_frame, ws->server->config->outbox_limit))
         want_write(&ws->transport);
 }
 
