@@ -1,5 +1,6 @@
 /* Who is on a topic: members in the order they came, each also in its session's list. */
 #include "base/alloc.h"
+#include "proto/address.h"
 #include "proto/errors.h"
 #include "storage/memory/memory_storage.h"
 #include "storage/presence_event.h"
@@ -165,7 +166,9 @@ void memory_presence_join(struct storage *storage, struct slice channel,
     if (!item)
         return;
     struct registry_session *held = registry_find(&memory->registry, session->name);
-    if (!held)
+    if (address_check_name(session->name) != NULL)
+        item->error = ERROR_BAD_REQUEST;
+    else if (!held)
         item->error = ERROR_ABSENT;
     else if (!memory_session_holds(held, session->conn))
         item->error = ERROR_CONFLICT;

@@ -7,16 +7,17 @@
  * the loop goes on turning. */
 enum { RESTORE_WINDOW = 4 * REDIS_BATCH_MAX };
 
-/* A wanted channel. There may be 100,000 of them, so it is one small block. An unsubscribe takes it out of
+/* A wanted channel, or pattern of channels. There may be 100,000 of them, so it is one small block. An unsubscribe takes it out of
  * the map at once; it then lives until its own confirmation has come, while a new subscription of the same
  * channel is another structure with another confirmation. */
 struct redis_channel {
     struct map_node node;
     struct redis_storage *storage;
     struct storage_request *request; /* waits for the first confirmation */
-    bool wanted;                     /* in the map */
-    bool sent;                       /* over this connection */
-    bool in_flight;                  /* sent, and not confirmed yet */
+    bool pattern;
+    bool wanted;    /* in the map */
+    bool sent;      /* over this connection */
+    bool in_flight; /* sent, and not confirmed yet */
     char name[];
 };
 
@@ -29,6 +30,10 @@ static struct redis_storage *storage_of(void *topology)
 
 static void send_batch(struct redis_storage *storage)
 {
+    static const char *const verbs[] = {[REDIS_SUBSCRIBE] = "SUBSCRIBE",
+                                        [REDIS_UNSUBSCRIBE] = "UNSUBSCRIBE",
+                                        [REDIS_PSUBSCRIBE] = "PSUBSCRIBE",
+                                        [REDIS_PUNSUBSCRIBE] = "PUNSUBSCRIBE"};
     struct redis_bus *bus = &storage->bus;
 
     if (!bus->batch_count)
@@ -38,27 +43,28 @@ static void send_batch(struct redis_storage *storage)
     if (bus->batch.failed)
         redis_conn_fail(conn, "memory is short");
     else
-        redis_conn_subscription(conn, bus->batch_subscribes ? "SUBSCRIBE" : "UNSUBSCRIBE", channels,
-                                bus->batch_count);
+        redis_conn_subscription(conn, verbs[bus->batch_verb], channels, bus->batch_count);
     bus->batch_count = 0;
     buffer_clear(&bus->batch);
 }
 
-static int add_to_batch(struct redis_storage *storage, struct slice channel, bool subscribe,
+static int add_to_batch(struct redis_storage *storage, struct slice channel, enum redis_verb verb,
                         redis_on_reply *on_reply, void *data)
 {
     struct redis_bus *bus = &storage->bus;
+    bool pattern = verb == REDIS_PSUBSCRIBE || verb == REDIS_PUNSUBSCRIBE;
+    struct redis_glob glob;
     struct redis_key key;
 
-    if (bus->batch_subscribes != subscribe || bus->batch_count == REDIS_BATCH_MAX)
+    if (bus->batch_verb != verb || bus->batch_count == REDIS_BATCH_MAX)
         send_batch(storage);
-    bus->batch_subscribes = subscribe;
-    if (!redis_key_channel(storage, &key, channel))
+    bus->batch_verb = verb;
+    if (pattern ? !redis_glob_encode(storage, channel, &glob) : !redis_key_channel(storage, &key, channel))
         return ERROR_BAD_REQUEST;
     int error = redis_conn_announce(redis_topology_bus(&storage->topology, channel), on_reply, data);
     if (error)
         return error;
-    redis_bulk_append(&bus->batch, redis_key_slice(&key));
+    redis_bulk_append(&bus->batch, pattern ? slice_from(glob.text, glob.len) : redis_key_slice(&key));
     bus->batch_count++;
     return 0;
 }
@@ -75,28 +81,34 @@ static struct slice channel_name(const struct redis_channel *channel)
     return slice_from(channel->node.key, channel->node.key_len);
 }
 
+static struct map *map_of(struct redis_storage *storage, bool pattern)
+{
+    return pattern ? &storage->bus.patterns : &storage->bus.channels;
+}
+
 /* Not in the map yet. */
-static struct redis_channel *channel_create(struct redis_storage *storage, struct slice name)
+static struct redis_channel *channel_create(struct redis_storage *storage, struct slice name, bool pattern)
 {
     struct redis_channel *channel = mem_alloc(sizeof *channel + name.len);
 
     if (!channel)
         return NULL;
-    *channel = (struct redis_channel){.storage = storage};
+    *channel = (struct redis_channel){.storage = storage, .pattern = pattern};
     memcpy(channel->name, name.data, name.len);
     return channel;
 }
 
 static bool channel_hold(struct redis_channel *channel, size_t name_len)
 {
-    channel->wanted = map_insert(&channel->storage->bus.channels, &channel->node, channel->name, name_len);
+    channel->wanted =
+        map_insert(map_of(channel->storage, channel->pattern), &channel->node, channel->name, name_len);
     return channel->wanted;
 }
 
 static void channel_drop(struct redis_channel *channel)
 {
     if (channel->wanted)
-        map_remove(&channel->storage->bus.channels, &channel->node);
+        map_remove(map_of(channel->storage, channel->pattern), &channel->node);
     channel->wanted = false;
     if (!channel->in_flight)
         mem_free(channel);
@@ -133,22 +145,23 @@ static void on_subscribed(void *data, const struct redis_reply *reply, int error
         on_restored(storage, reply, error);
 }
 
-void redis_bus_subscribe(struct storage *base, struct slice name, struct storage_request *request)
+static void subscribe(struct redis_storage *storage, struct slice name, bool pattern,
+                      struct storage_request *request)
 {
-    struct redis_storage *storage = redis_storage_of(base);
     struct redis_channel *channel;
     int error;
 
-    if (base->state != STORAGE_UP) {
+    if (storage->storage.state != STORAGE_UP) {
         redis_later(storage, request, storage->destroyed ? ERROR_CANCELLED : ERROR_UNAVAILABLE);
         return;
     }
     /* A channel held already is asked for once more, for the sake of the confirmation, and not held twice. */
-    bool held = map_find(&storage->bus.channels, name.data, name.len);
-    channel = channel_create(storage, name);
+    bool held = map_find(map_of(storage, pattern), name.data, name.len);
+    channel = channel_create(storage, name, pattern);
     error = channel && (held || channel_hold(channel, name.len)) ? 0 : ERROR_NO_MEMORY;
     if (!error)
-        error = add_to_batch(storage, name, true, on_subscribed, channel);
+        error =
+            add_to_batch(storage, name, pattern ? REDIS_PSUBSCRIBE : REDIS_SUBSCRIBE, on_subscribed, channel);
     if (error) {
         if (channel)
             channel_drop(channel);
@@ -159,18 +172,38 @@ void redis_bus_subscribe(struct storage *base, struct slice name, struct storage
     channel->sent = channel->in_flight = true;
 }
 
-void redis_bus_unsubscribe(struct storage *base, struct slice name)
+static void unsubscribe(struct redis_storage *storage, struct slice name, bool pattern)
 {
-    struct redis_storage *storage = redis_storage_of(base);
-    struct map_node *node = map_find(&storage->bus.channels, name.data, name.len);
+    struct map_node *node = map_find(map_of(storage, pattern), name.data, name.len);
+    enum redis_verb verb = pattern ? REDIS_PUNSUBSCRIBE : REDIS_UNSUBSCRIBE;
 
     if (!node)
         return;
     struct redis_channel *channel = container_of(node, struct redis_channel, node);
     /* Where the connection is gone, so is the subscription. */
-    if (channel->sent && add_to_batch(storage, name, false, redis_ignore, NULL) == ERROR_NO_MEMORY)
+    if (channel->sent && add_to_batch(storage, name, verb, redis_ignore, NULL) == ERROR_NO_MEMORY)
         redis_conn_fail(redis_topology_bus(&storage->topology, name), "memory is short");
     channel_drop(channel);
+}
+
+void redis_bus_subscribe(struct storage *base, struct slice name, struct storage_request *request)
+{
+    subscribe(redis_storage_of(base), name, false, request);
+}
+
+void redis_bus_unsubscribe(struct storage *base, struct slice name)
+{
+    unsubscribe(redis_storage_of(base), name, false);
+}
+
+void redis_bus_subscribe_pattern(struct storage *base, struct slice pattern, struct storage_request *request)
+{
+    subscribe(redis_storage_of(base), pattern, true, request);
+}
+
+void redis_bus_unsubscribe_pattern(struct storage *base, struct slice pattern)
+{
+    unsubscribe(redis_storage_of(base), pattern, true);
 }
 
 bool redis_bus_hold(struct redis_storage *storage, struct slice name)
@@ -179,7 +212,7 @@ bool redis_bus_hold(struct redis_storage *storage, struct slice name)
 
     if (map_find(&storage->bus.channels, name.data, name.len))
         return true;
-    channel = channel_create(storage, name);
+    channel = channel_create(storage, name, false);
     if (channel && channel_hold(channel, name.len))
         return true;
     mem_free(channel);
@@ -190,7 +223,8 @@ bool redis_bus_hold(struct redis_storage *storage, struct slice name)
 
 static bool restore_channel(struct redis_storage *storage, struct redis_channel *channel)
 {
-    int error = add_to_batch(storage, channel_name(channel), true, on_subscribed, channel);
+    int error = add_to_batch(storage, channel_name(channel),
+                             channel->pattern ? REDIS_PSUBSCRIBE : REDIS_SUBSCRIBE, on_subscribed, channel);
 
     if (error) {
         redis_conn_fail(redis_topology_bus(&storage->topology, channel_name(channel)), "memory is short");
@@ -209,16 +243,23 @@ static void restore_more(struct redis_storage *storage)
 
     if (bus->restore_in_flight > RESTORE_WINDOW / 2)
         return;
-    while (bus->restore_slot < bus->channels.slot_count && bus->restore_in_flight < RESTORE_WINDOW) {
-        struct map_node *node = bus->channels.slots[bus->restore_slot++];
+    const struct map *map = map_of(storage, bus->restoring_patterns);
+    while (bus->restore_slot < map->slot_count && bus->restore_in_flight < RESTORE_WINDOW) {
+        struct map_node *node = map->slots[bus->restore_slot++];
         for (; node; node = node->next)
             if (!restore_channel(storage, container_of(node, struct redis_channel, node)))
                 return;
     }
-    if (bus->restore_slot == bus->channels.slot_count && !bus->restore_in_flight) {
-        bus->restoring = false;
-        redis_setup_restored(storage);
+    if (bus->restore_slot < map->slot_count || bus->restore_in_flight)
+        return;
+    if (!bus->restoring_patterns && bus->patterns.count) {
+        bus->restoring_patterns = true;
+        bus->restore_slot = 0;
+        restore_more(storage);
+        return;
     }
+    bus->restoring = false;
+    redis_setup_restored(storage);
 }
 
 void redis_bus_restore(struct redis_storage *storage)
@@ -227,7 +268,14 @@ void redis_bus_restore(struct redis_storage *storage)
 
     bus->restore_slot = bus->restore_in_flight = 0;
     bus->restoring = true;
+    bus->restoring_patterns = false;
     restore_more(storage);
+}
+
+static void mark_unsent(const struct map *map)
+{
+    for (struct map_node *node = map_next(map, NULL); node; node = map_next(map, node))
+        container_of(node, struct redis_channel, node)->sent = false;
 }
 
 void redis_bus_on_down(struct redis_storage *storage)
@@ -237,19 +285,42 @@ void redis_bus_on_down(struct redis_storage *storage)
     bus->restoring = false;
     bus->batch_count = 0;
     buffer_clear(&bus->batch);
-    for (struct map_node *node = map_next(&bus->channels, NULL); node; node = map_next(&bus->channels, node))
-        container_of(node, struct redis_channel, node)->sent = false;
+    mark_unsent(&bus->channels);
+    mark_unsent(&bus->patterns);
 }
 
 /* ---- messages ---- */
 
+/* Takes the prefix from the front; false when it isn't there. */
+static bool strip(const struct redis_storage *storage, struct slice name, struct slice *rest)
+{
+    if (name.len < storage->prefix_len || memcmp(name.data, storage->prefix, storage->prefix_len) != 0)
+        return false;
+    *rest = slice_from(name.data + storage->prefix_len, name.len - storage->prefix_len);
+    return true;
+}
+
+void redis_bus_on_pattern_message(void *topology, struct slice glob, struct slice name, struct slice bytes)
+{
+    struct redis_storage *storage = storage_of(topology);
+    struct slice pattern, channel;
+    struct redis_glob text;
+
+    if (glob.len > sizeof text.text)
+        return;
+    text.len = redis_glob_decode(glob, text.text);
+    if (strip(storage, slice_from(text.text, text.len), &pattern) && strip(storage, name, &channel) &&
+        map_find(&storage->bus.patterns, pattern.data, pattern.len))
+        storage->events.on_pattern_message(storage->events.data, pattern, channel, bytes);
+}
+
 void redis_bus_on_message(void *topology, struct slice name, struct slice bytes)
 {
     struct redis_storage *storage = storage_of(topology);
+    struct slice channel;
 
-    if (name.len < storage->prefix_len || memcmp(name.data, storage->prefix, storage->prefix_len) != 0)
+    if (!strip(storage, name, &channel))
         return;
-    struct slice channel = slice_from(name.data + storage->prefix_len, name.len - storage->prefix_len);
     if (slice_equal(channel, slice_from(storage->own_channel, storage->own_channel_len)) &&
         redis_probe_take(storage, bytes))
         return;
@@ -287,20 +358,26 @@ void redis_bus_publish(struct storage *base, struct slice channel, struct slice 
 void redis_bus_init(struct redis_storage *storage)
 {
     map_init(&storage->bus.channels);
+    map_init(&storage->bus.patterns);
     buffer_init(&storage->bus.batch, 0);
+}
+
+static void free_all(struct map *map)
+{
+    struct map_node *node = map_next(map, NULL);
+
+    while (node) {
+        struct map_node *next = map_next(map, node);
+        map_remove(map, node);
+        mem_free(container_of(node, struct redis_channel, node));
+        node = next;
+    }
+    map_close(map);
 }
 
 void redis_bus_close(struct redis_storage *storage)
 {
-    struct map *channels = &storage->bus.channels;
-    struct map_node *node = map_next(channels, NULL);
-
-    while (node) {
-        struct map_node *next = map_next(channels, node);
-        map_remove(channels, node);
-        mem_free(container_of(node, struct redis_channel, node));
-        node = next;
-    }
-    map_close(channels);
+    free_all(&storage->bus.channels);
+    free_all(&storage->bus.patterns);
     buffer_close(&storage->bus.batch);
 }

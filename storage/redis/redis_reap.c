@@ -163,25 +163,43 @@ static void on_forgotten(void *data, const struct redis_reply *reply, int error)
     replied(data, error, remove_names);
 }
 
+static void sent(struct reap *reap, int error)
+{
+    if (!error)
+        reap->waiting++;
+    else if (!reap->error)
+        reap->error = error;
+}
+
+static void leave_topics(struct reap *reap, struct slice topics, struct slice name, struct slice user)
+{
+    struct slice topic;
+
+    while (redis_presence_next(&topics, &topic)) {
+        int error = redis_presence_remove(reap->storage, topic, name, user, on_forgotten, reap);
+        if (error != ERROR_BAD_REQUEST) /* what isn't a topic's name has no presence */
+            sent(reap, error);
+    }
+}
+
 static void on_removed(void *data, const struct redis_reply *reply, int error)
 {
     struct removal *removal = data;
     struct reap *reap = removal->reap;
     struct redis_storage *storage = reap->storage;
 
-    if (!error && reply->type == REDIS_TYPE_STRING) {
+    if (!error && reply->type == REDIS_TYPE_ARRAY) {
+        struct slice name = slice_from(removal->name, removal->name_len);
+        struct slice user = redis_reply_text(reply, 0);
         reap->removed++;
-        if (address_check_name(reply->text) == NULL) {
-            const struct slice args[] = {slice_from(removal->name, removal->name_len), reap_id(reap)};
+        if (address_check_name(user) == NULL) {
+            const struct slice args[] = {name, reap_id(reap)};
             struct redis_key key;
-            redis_key_address(storage, &key, ADDRESS_USER, reply->text);
-            int failed = redis_script_call(&storage->scripts, REDIS_SCRIPT_FORGET, redis_key_slice(&key),
-                                           args, 2, on_forgotten, reap);
-            if (!failed)
-                reap->waiting++;
-            else
-                error = failed;
+            redis_key_address(storage, &key, ADDRESS_USER, user);
+            sent(reap, redis_script_call(&storage->scripts, REDIS_SCRIPT_FORGET, redis_key_slice(&key), args,
+                                         2, on_forgotten, reap));
         }
+        leave_topics(reap, redis_reply_text(reply, 1), name, user);
     }
     mem_free(removal);
     replied(reap, error, remove_names);

@@ -221,7 +221,7 @@ static void on_registered(void *data, const struct redis_reply *reply, int error
     struct registration *registration = data;
     struct redis_task *task = &registration->task;
     struct slice conn = redis_reply_text(reply, 1), instance = redis_reply_text(reply, 2);
-    struct slice user = redis_reply_text(reply, 3);
+    struct slice user = redis_reply_text(reply, 3), topics = redis_reply_text(reply, 5);
 
     if (error) {
         redis_task_replied(task, error);
@@ -244,6 +244,7 @@ static void on_registered(void *data, const struct redis_reply *reply, int error
         add_to_user(registration);
     if (conn.len && user.len && !slice_equal(user, registration->user))
         redis_registry_forget(task->storage, task, user, registration->name, instance);
+    redis_presence_remove_all(task, topics, registration->name, user);
     redis_task_replied(task, 0);
 }
 
@@ -339,12 +340,37 @@ static void give_up_contests(struct redis_storage *storage, const struct storage
     }
 }
 
+struct unregistration {
+    struct redis_task task;
+    struct slice name, user;
+    char bytes[]; /* theirs */
+};
+
+static struct unregistration *unregistration_create(struct redis_storage *storage,
+                                                    const struct storage_session *session,
+                                                    struct storage_request *request)
+{
+    struct unregistration *unregistration =
+        redis_task_create(storage, request, sizeof *unregistration + session->name.len + session->user.len);
+
+    if (!unregistration)
+        return NULL;
+    char *user = copy(unregistration->bytes, session->name);
+    copy(user, session->user);
+    unregistration->name = slice_from(unregistration->bytes, session->name.len);
+    unregistration->user = slice_from(user, session->user.len);
+    return unregistration;
+}
+
 static void on_unregistered(void *data, const struct redis_reply *reply, int error)
 {
-    struct redis_task *task = data;
+    struct unregistration *unregistration = data;
+    struct redis_task *task = &unregistration->task;
 
-    if (!error)
-        task->number = reply->integer;
+    if (!error && reply->type == REDIS_TYPE_STRING) {
+        task->number = 1;
+        redis_presence_remove_all(task, reply->text, unregistration->name, unregistration->user);
+    }
     redis_task_replied(task, error);
 }
 
@@ -357,16 +383,17 @@ void redis_registry_unregister(struct storage *base, const struct storage_sessio
     /* With a successor on this instance, name and instance stay; only the user may be another. */
     bool same_user = held && !holder && slice_equal(held_user(held), session->user);
     int error = check(storage, session);
-    struct redis_task *task = error ? NULL : redis_task_create(storage, request, sizeof *task);
+    struct unregistration *unregistration = error ? NULL : unregistration_create(storage, session, request);
     struct redis_key key;
 
     give_up_contests(storage, session);
     if (holder) /* even when Redis is out of reach: what is not held is removed after the reconnect */
         held_remove(storage, held);
-    if (!task) {
+    if (!unregistration) {
         redis_later(storage, request, error ? error : ERROR_NO_MEMORY);
         return;
     }
+    struct redis_task *task = &unregistration->task;
     redis_key_address(storage, &key, ADDRESS_SESSION, session->name);
     redis_task_script(task, REDIS_SCRIPT_UNREGISTER, redis_key_slice(&key), &session->conn, 1,
                       on_unregistered);

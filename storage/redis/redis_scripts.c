@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "proto/errors.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* A call keeps its arguments until it is answered, for the rare case that it has to be sent again. */
@@ -13,7 +14,7 @@ struct call {
     enum redis_script script;
     redis_on_reply *on_reply;
     void *data;
-    size_t arg_count;    /* key and arguments */
+    size_t arg_count;    /* keys and arguments */
     struct buffer bulks; /* EVALSHA's arguments, formatted */
 };
 
@@ -93,11 +94,13 @@ static void on_called(void *data, const struct redis_reply *reply, int error)
         send_again(scripts);
 }
 
-static struct call *call_create(struct redis_scripts *scripts, enum redis_script script, struct slice key,
-                                const struct slice *args, size_t count)
+/* Of keys and arguments, the first may be apart from the rest. */
+static struct call *call_create(struct redis_scripts *scripts, enum redis_script script, size_t key_count,
+                                const struct slice *key, const struct slice *args, size_t count)
 {
     struct call *call = mem_calloc(1, sizeof *call);
-    size_t size = 256 + key.len;
+    size_t size = 256 + (key ? key->len : 0);
+    char keys[24];
 
     if (!call)
         return NULL;
@@ -105,14 +108,15 @@ static struct call *call_create(struct redis_scripts *scripts, enum redis_script
         size += args[i].len + 24;
     call->scripts = scripts;
     call->script = script;
-    call->arg_count = count + 1;
+    call->arg_count = count + (key != NULL);
     list_init(&call->link);
     buffer_init(&call->bulks, 0);
     buffer_reserve(&call->bulks, size);
     redis_bulk_append(&call->bulks, slice_text("EVALSHA"));
     redis_bulk_append(&call->bulks, slice_from(scripts->hash[script], 40));
-    redis_bulk_append(&call->bulks, slice_text("1"));
-    redis_bulk_append(&call->bulks, key);
+    redis_bulk_append(&call->bulks, slice_from(keys, (size_t)snprintf(keys, sizeof keys, "%zu", key_count)));
+    if (key)
+        redis_bulk_append(&call->bulks, *key);
     for (size_t i = 0; i < count; i++)
         redis_bulk_append(&call->bulks, args[i]);
     if (!call->bulks.failed)
@@ -121,15 +125,11 @@ static struct call *call_create(struct redis_scripts *scripts, enum redis_script
     return NULL;
 }
 
-int redis_script_call(struct redis_scripts *scripts, enum redis_script script, struct slice key,
-                      const struct slice *args, size_t count, redis_on_reply *on_reply, void *data)
+/* Takes over the call, which is NULL when memory was short. */
+static int call_start(struct redis_scripts *scripts, struct call *call, redis_on_reply *on_reply, void *data)
 {
-    struct call *call;
     int error = 0;
 
-    if (scripts->conn->state != REDIS_CONN_READY)
-        return ERROR_UNAVAILABLE;
-    call = call_create(scripts, script, key, args, count);
     if (!call)
         return ERROR_NO_MEMORY;
     call->on_reply = on_reply;
@@ -141,6 +141,22 @@ int redis_script_call(struct redis_scripts *scripts, enum redis_script script, s
     if (error)
         call_free(call);
     return error;
+}
+
+int redis_script_call(struct redis_scripts *scripts, enum redis_script script, struct slice key,
+                      const struct slice *args, size_t count, redis_on_reply *on_reply, void *data)
+{
+    if (scripts->conn->state != REDIS_CONN_READY)
+        return ERROR_UNAVAILABLE;
+    return call_start(scripts, call_create(scripts, script, 1, &key, args, count), on_reply, data);
+}
+
+int redis_script_call_keys(struct redis_scripts *scripts, enum redis_script script, size_t key_count,
+                           const struct slice *args, size_t count, redis_on_reply *on_reply, void *data)
+{
+    if (scripts->conn->state != REDIS_CONN_READY)
+        return ERROR_UNAVAILABLE;
+    return call_start(scripts, call_create(scripts, script, key_count, NULL, args, count), on_reply, data);
 }
 
 void redis_scripts_drop(struct redis_scripts *scripts, int error)

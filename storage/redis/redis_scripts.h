@@ -15,6 +15,13 @@ enum redis_script {
     REDIS_SCRIPT_CLAIM,
     REDIS_SCRIPT_LEASE,
     REDIS_SCRIPT_REAP,
+    REDIS_SCRIPT_PUBLISH,
+    REDIS_SCRIPT_HISTORY,
+    REDIS_SCRIPT_PRESENCE_ADD,
+    REDIS_SCRIPT_PRESENCE_DROP,
+    REDIS_SCRIPT_JOIN,
+    REDIS_SCRIPT_LEAVE,
+    REDIS_SCRIPT_TOPICS,
     REDIS_SCRIPT_COUNT
 };
 
@@ -44,6 +51,11 @@ int redis_scripts_load(struct redis_scripts *scripts,
 /* Calls a script with one key. As redis_conn_command(). */
 int redis_script_call(struct redis_scripts *scripts, enum redis_script script, struct slice key,
                       const struct slice *args, size_t count, redis_on_reply *on_reply, void *data)
+    __attribute__((warn_unused_result));
+
+/* The same for several keys of one slot, which stand before the arguments in `args`. */
+int redis_script_call_keys(struct redis_scripts *scripts, enum redis_script script, size_t key_count,
+                           const struct slice *args, size_t count, redis_on_reply *on_reply, void *data)
     __attribute__((warn_unused_result));
 
 /* The connection ended: fails what is held. */

@@ -1,8 +1,9 @@
 /* The parts of the Redis storage, and what they share. Private to storage/redis/.
  *
  * From below: redis_conn (a connection), redis_topology (which one, and when again), redis_scripts (Lua);
- * on them redis_bus and redis_probe (channels), redis_registry, redis_lists (who is connected), redis_lease
- * and redis_reap (who is alive); redis_setup brings them up in order after each connect. */
+ * on them redis_bus and redis_probe (channels), redis_publish and redis_history (stored messages),
+ * redis_registry, redis_lists and redis_presence (who is connected), redis_lease and redis_reap (who is
+ * alive); redis_setup brings them up in order after each connect. */
 #ifndef STORAGE_REDIS_PRIVATE_H
 #define STORAGE_REDIS_PRIVATE_H
 
@@ -31,14 +32,17 @@ enum redis_later {
     REDIS_LATER_COUNT
 };
 
+enum redis_verb { REDIS_SUBSCRIBE, REDIS_UNSUBSCRIBE, REDIS_PSUBSCRIBE, REDIS_PUNSUBSCRIBE };
+
 struct redis_bus {
     struct map channels; /* struct redis_channel by channel, without the prefix */
+    struct map patterns; /* the same by pattern, as subscribed to */
     struct buffer batch; /* channels of the next command, formatted */
     size_t batch_count;
-    bool batch_subscribes;
-    size_t restore_slot;      /* where the walk through `channels` goes on */
+    enum redis_verb batch_verb;
+    size_t restore_slot;      /* where the walk through `channels`, then `patterns`, goes on */
     size_t restore_in_flight; /* unconfirmed */
-    bool restoring;
+    bool restoring, restoring_patterns;
 };
 
 struct redis_probe {
@@ -122,6 +126,22 @@ void redis_key_instances(const struct redis_storage *storage, struct redis_key *
 /* PREFIX and a channel; false when the channel is too long to be one. */
 bool redis_key_channel(const struct redis_storage *storage, struct redis_key *key, struct slice channel);
 
+/* ---- redis_glob.c ---- */
+
+struct redis_glob {
+    size_t len;
+    char text[2 * REDIS_KEY_MAX];
+};
+
+/* Writes the text so that it matches itself, at most twice as long; returns its length. */
+size_t redis_glob_escape(struct slice text, char *out);
+
+/* PREFIX and a topic's pattern, as Redis matches them; false when the pattern is too long to be one. */
+bool redis_glob_encode(const struct redis_storage *storage, struct slice pattern, struct redis_glob *glob);
+
+/* Writes PREFIX and pattern as they were before, no longer than `glob`; returns the length. */
+size_t redis_glob_decode(struct slice glob, char *out);
+
 /* ---- redis_task.c ---- */
 
 void redis_done(struct storage_request *request, int error, const struct storage_result *result);
@@ -173,10 +193,14 @@ void redis_bus_subscribe(struct storage *base, struct slice channel, struct stor
 void redis_bus_unsubscribe(struct storage *base, struct slice channel);
 void redis_bus_publish(struct storage *base, struct slice channel, struct slice bytes,
                        struct storage_request *request);
+void redis_bus_subscribe_pattern(struct storage *base, struct slice pattern, struct storage_request *request);
+void redis_bus_unsubscribe_pattern(struct storage *base, struct slice pattern);
 /* Subscribes everything held over the new connection, then calls redis_setup_restored(). */
 void redis_bus_restore(struct redis_storage *storage);
 void redis_bus_on_down(struct redis_storage *storage);
 void redis_bus_on_message(void *topology, struct slice channel, struct slice bytes);
+void redis_bus_on_pattern_message(void *topology, struct slice glob, struct slice channel,
+                                  struct slice bytes);
 void redis_bus_on_turn_end(void *topology);
 
 /* ---- redis_probe.c ---- */
@@ -190,6 +214,40 @@ bool redis_probe_take(struct redis_storage *storage, struct slice bytes);
 void redis_probe_on_down(struct redis_storage *storage, int error);
 /* An envelope that the instance's holder ignores, to see whether it has one. False when memory is short. */
 bool redis_probe_encode(struct redis_storage *storage, const char *correlation, struct buffer *out);
+
+/* ---- redis_publish.c ---- */
+
+void redis_publish_with(struct storage *base, struct slice channel,
+                        const struct storage_publication *publication, struct storage_request *request);
+
+/* ---- redis_history.c ---- */
+
+/* sb:history:{ADDRESS}; false when the channel is too long to be one. */
+bool redis_history_key(const struct redis_storage *storage, struct redis_key *key, struct slice channel);
+void redis_history_read(struct storage *base, struct slice channel, const struct storage_history_query *query,
+                        struct storage_request *request);
+
+/* ---- redis_presence.c ---- */
+
+void redis_presence_join(struct storage *base, struct slice channel, const struct storage_session *session,
+                         struct storage_request *request);
+void redis_presence_leave(struct storage *base, struct slice channel, const struct storage_session *session,
+                          struct storage_request *request);
+void redis_presence_list(struct storage *base, struct slice channel, size_t limit,
+                         struct storage_request *request);
+void redis_presence_topics(struct storage *base, size_t limit, struct storage_request *request);
+
+/* Takes the next name, as in a channel's braces, from what a session's hash says about its presences. */
+bool redis_presence_next(struct slice *topics, struct slice *topic);
+
+/* Removes a session from the presence of a topic so named; as redis_script_call(). */
+int redis_presence_remove(struct redis_storage *storage, struct slice topic, struct slice session,
+                          struct slice user, redis_on_reply *on_reply, void *data)
+    __attribute__((warn_unused_result));
+
+/* The same for all of `topics`, counted by the task. */
+void redis_presence_remove_all(struct redis_task *task, struct slice topics, struct slice session,
+                               struct slice user);
 
 /* ---- redis_registry.c ---- */
 

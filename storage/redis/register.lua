@@ -2,19 +2,23 @@
 -- KEYS: the session's hash, whose name is the session's channel too
 -- ARGV: notice ('': none), '1' to restore, conn, instance, route, user, face, remote, agent, connected_at
 -- Returns: 1 when a newer holder was left alone, else 0; the previous conn, instance and user ('': none);
--- how many received the notice
-local old = redis.call('HMGET', KEYS[1], 'conn', 'instance', 'user', 'connected_at')
+-- how many received the notice;
+-- the topics in whose presence the previous conn was (encoded, '': none)
+local old = redis.call('HMGET', KEYS[1], 'conn', 'instance', 'user', 'connected_at', 'presence')
 local conn = old[1] or ''
 local ours = conn == ARGV[3]
 local restore = ARGV[2] == '1'
 
 if restore and conn ~= '' and not ours and (old[4] or '') > ARGV[10] then
-  return {1, conn, old[2] or '', old[3] or '', 0}
+  return {1, conn, old[2] or '', old[3] or '', 0, ''}
 end
 
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'conn', ARGV[3], 'instance', ARGV[4], 'route', ARGV[5], 'user', ARGV[6],
   'face', ARGV[7], 'remote', ARGV[8], 'agent', ARGV[9], 'connected_at', ARGV[10])
+if ours and old[5] then
+  redis.call('HSET', KEYS[1], 'presence', old[5])
+end
 
 local receivers = 0
 if ARGV[1] ~= '' and not (restore and ours) then
@@ -22,4 +26,5 @@ if ARGV[1] ~= '' and not (restore and ours) then
 elseif conn ~= '' and not ours then
   receivers = redis.call('PUBSUB', 'NUMSUB', KEYS[1])[2]
 end
-return {0, conn, old[2] or '', old[3] or '', tonumber(receivers)}
+return {0, conn, old[2] or '', old[3] or '', tonumber(receivers),
+  not ours and old[5] or ''}

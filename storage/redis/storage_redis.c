@@ -20,6 +20,10 @@ static bool copy_instance(struct redis_storage *storage, const struct storage_in
     struct storage_instance *own = &storage->instance;
 
     *own = *instance;
+    if (!own->history_count)
+        own->history_count = STORAGE_HISTORY_COUNT;
+    if (!own->history_age_ms)
+        own->history_age_ms = STORAGE_HISTORY_AGE_MS;
     own->id = mem_strdup(instance->id);
     own->host = mem_strdup(instance->host ? instance->host : "");
     own->listen = mem_strdup(instance->listen ? instance->listen : "");
@@ -93,6 +97,14 @@ static const struct storage_ops redis_ops = {.name = "redis",
                                              .subscribe = redis_bus_subscribe,
                                              .unsubscribe = redis_bus_unsubscribe,
                                              .publish = redis_bus_publish,
+                                             .subscribe_pattern = redis_bus_subscribe_pattern,
+                                             .unsubscribe_pattern = redis_bus_unsubscribe_pattern,
+                                             .publish_with = redis_publish_with,
+                                             .history = redis_history_read,
+                                             .presence_join = redis_presence_join,
+                                             .presence_leave = redis_presence_leave,
+                                             .presence_list = redis_presence_list,
+                                             .list_topics = redis_presence_topics,
                                              .probe = redis_probe_request,
                                              .register_session = redis_registry_register,
                                              .unregister_session = redis_registry_unregister,
@@ -109,6 +121,7 @@ static bool storage_init(struct redis_storage *storage, struct redis_server *ser
         .on_ready = redis_setup_on_ready, .on_down = redis_setup_on_down, .data = storage};
     const struct redis_conn_events commands = {.on_turn_end = redis_registry_on_turn_end};
     const struct redis_conn_events subscriptions = {.on_message = redis_bus_on_message,
+                                                    .on_pattern_message = redis_bus_on_pattern_message,
                                                     .on_turn_end = redis_bus_on_turn_end};
 
     list_init(&storage->reaps);

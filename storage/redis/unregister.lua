@@ -1,7 +1,10 @@
 -- Removes a session's hash while `conn` still holds the name.
 -- KEYS: the session's hash; ARGV: conn
--- Returns: 1 when it was removed, else 0
-if redis.call('HGET', KEYS[1], 'conn') == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
+-- Returns: the topics in whose presence it was (encoded, '': none), or nil when there was nothing to remove
+local hash = redis.call('HMGET', KEYS[1], 'conn', 'presence')
+
+if hash[1] == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+  return hash[2] or ''
 end
-return 0
+return false

@@ -27,17 +27,32 @@ static char *copy_text(struct slice slice)
 
 /* ---- peers ---- */
 
+static struct seen_message *grow(struct seen_message **messages, size_t *count, size_t *capacity)
+{
+    if (*count == *capacity) {
+        *capacity = *capacity ? 2 * *capacity : 64;
+        *messages = or_abort(realloc(*messages, *capacity * sizeof(struct seen_message)));
+    }
+    return &(*messages)[(*count)++];
+}
+
 static void on_message(void *data, struct slice channel, struct slice bytes)
 {
     struct peer *peer = data;
 
-    if (peer->message_count == peer->message_capacity) {
-        peer->message_capacity = peer->message_capacity ? 2 * peer->message_capacity : 64;
-        peer->messages =
-            or_abort(realloc(peer->messages, peer->message_capacity * sizeof(struct seen_message)));
-    }
-    peer->messages[peer->message_count++] =
+    *grow(&peer->messages, &peer->message_count, &peer->message_capacity) =
         (struct seen_message){.channel = copy_text(channel), .bytes = copy_text(bytes), .len = bytes.len};
+}
+
+static void on_pattern_message(void *data, struct slice pattern, struct slice channel, struct slice bytes)
+{
+    struct peer *peer = data;
+
+    *grow(&peer->matches, &peer->match_count, &peer->match_capacity) =
+        (struct seen_message){.pattern = copy_text(pattern),
+                              .channel = copy_text(channel),
+                              .bytes = copy_text(bytes),
+                              .len = bytes.len};
 }
 
 static void on_state(void *data, enum storage_state state)
@@ -66,15 +81,22 @@ static void on_reaped(void *data, struct slice instance, size_t session_count)
     snprintf(peer->reaped_instance, sizeof peer->reaped_instance, "%.*s", (int)instance.len, instance.data);
 }
 
-void peer_start(struct peer *peer, struct event_base *base, struct storage *storage, const char *id,
-                uint32_t heartbeat_ms, uint32_t lease_ms)
+void peer_start_as(struct peer *peer, struct event_base *base, struct storage *storage,
+                   const struct storage_instance *instance)
 {
     *peer = (struct peer){.base = base, .storage = storage};
     const struct storage_events events = {.on_message = on_message,
+                                          .on_pattern_message = on_pattern_message,
                                           .on_state = on_state,
                                           .on_registry_lost = on_registry_lost,
                                           .on_reaped = on_reaped,
                                           .data = peer};
+    storage_start(storage, &events, instance);
+}
+
+void peer_start(struct peer *peer, struct event_base *base, struct storage *storage, const char *id,
+                uint32_t heartbeat_ms, uint32_t lease_ms)
+{
     const struct storage_instance instance = {.id = id,
                                               .host = "broker.example",
                                               .listen = "127.0.0.1:8080",
@@ -83,17 +105,24 @@ void peer_start(struct peer *peer, struct event_base *base, struct storage *stor
                                               .started_at_ms = UINT64_C(1700000000123),
                                               .heartbeat_ms = heartbeat_ms,
                                               .lease_ms = lease_ms};
-    storage_start(storage, &events, &instance);
+    peer_start_as(peer, base, storage, &instance);
+}
+
+static void messages_free(struct seen_message *messages, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free(messages[i].pattern);
+        free(messages[i].channel);
+        free(messages[i].bytes);
+    }
+    free(messages);
 }
 
 void peer_close(struct peer *peer)
 {
     storage_destroy(peer->storage);
-    for (size_t i = 0; i < peer->message_count; i++) {
-        free(peer->messages[i].channel);
-        free(peer->messages[i].bytes);
-    }
-    free(peer->messages);
+    messages_free(peer->messages, peer->message_count);
+    messages_free(peer->matches, peer->match_count);
     *peer = (struct peer){.base = peer->base};
 }
 
@@ -130,6 +159,9 @@ static void on_done(struct storage_request *request, int error, const struct sto
     call->number = result->number;
     call->rank = ++calls_ended;
     call->cursor = copy_text(result->cursor);
+    call->offset = copy_text(result->offset);
+    call->epoch = copy_text(result->epoch);
+    call->repeated = result->repeated;
     call->records = or_abort(calloc(result->record_count + 1, sizeof(struct seen_record)));
     call->record_count = result->record_count;
     for (size_t i = 0; i < result->record_count; i++) {
@@ -179,6 +211,8 @@ static void call_free(struct call *call)
     }
     free(call->records);
     free(call->cursor);
+    free(call->offset);
+    free(call->epoch);
     free(call);
 }
 

@@ -8,6 +8,7 @@
 struct event_base;
 
 struct seen_message {
+    char *pattern; /* that the channel matched; NULL: the channel itself is subscribed */
     char *channel; /* NUL-terminated, as is `bytes`, past its length */
     char *bytes;
     size_t len;
@@ -19,6 +20,8 @@ struct peer {
     struct storage *storage;
     struct seen_message *messages; /* in the order received */
     size_t message_count, message_capacity;
+    struct seen_message *matches; /* messages of patterns */
+    size_t match_count, match_capacity;
     unsigned up_count, down_count, lost_count, reaped_count;
     char reaped_instance[64]; /* of the last on_reaped */
     size_t reaped_sessions;
@@ -27,6 +30,10 @@ struct peer {
 /* Takes the storage over and starts it under the id; it isn't up yet. */
 void peer_start(struct peer *peer, struct event_base *base, struct storage *storage, const char *id,
                 uint32_t heartbeat_ms, uint32_t lease_ms);
+
+/* The same with everything as the instance says. */
+void peer_start_as(struct peer *peer, struct event_base *base, struct storage *storage,
+                   const struct storage_instance *instance);
 
 void peer_close(struct peer *peer); /* destroys the storage without a word */
 
@@ -54,7 +61,8 @@ struct call {
     int error;
     int64_t number;
     size_t rank; /* the order in which calls ended */
-    char *cursor;
+    char *cursor, *offset, *epoch;
+    bool repeated;
     struct seen_record *records;
     size_t record_count;
     void (*then)(struct call *call); /* NULL: nothing more to do in the callback */

@@ -1,0 +1,57 @@
+-- Reads stored messages, a bounded part at a time.
+-- KEYS: the stream; ARGV: the offset to go on from ('': none) and its epoch ('': unknown), how many messages, '1' for
+-- the newest first, for how long at most a message is kept in ms, how many bytes
+-- Returns: the oldest and the newest offset, the epoch, where to go on ('': that was all); then the entries
+local PIECE, VISITS = 32, 20000
+local stream, reverse = KEYS[1], ARGV[4] == '1'
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('XTRIM', stream, 'MINID', string.format('%.0f', now - ARGV[5]))
+
+local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+if not first then
+  return {'', '', '', ''}
+end
+
+local function field(entry, name)
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == name then return entry[2][i + 1] end
+  end
+end
+
+local epoch = field(last, 'epoch') or ''
+local at = ARGV[1]
+if ARGV[2] ~= '' and ARGV[2] ~= epoch then
+  at = ''
+end
+local left, bytes, visits, ended = tonumber(ARGV[3]), tonumber(ARGV[6]), VISITS, false
+local reply = {first[1], last[1], epoch, ''}
+
+while left > 0 and bytes > 0 and visits > 0 and not ended do
+  local entries
+  if reverse then
+    entries = redis.call('XREVRANGE', stream, at == '' and '+' or '(' .. at, '-', 'COUNT', PIECE)
+  else
+    entries = redis.call('XRANGE', stream, at == '' and '-' or '(' .. at, '+', 'COUNT', PIECE)
+  end
+  ended = #entries < PIECE
+  for i, entry in ipairs(entries) do
+    local expires = field(entry, 'expires')
+    at = entry[1]
+    if not expires or tonumber(expires) > now then
+      reply[#reply + 1] = entry
+      left = left - 1
+      for j = 1, #entry[2] do bytes = bytes - #entry[2][j] end
+      if left == 0 or bytes <= 0 then
+        ended = ended and i == #entries
+        break
+      end
+    end
+  end
+  visits = visits - PIECE
+end
+if not ended and at ~= (reverse and first[1] or last[1]) then
+  reply[4] = at
+end
+return reply
