@@ -4,6 +4,7 @@
 #include "base/utf8.h"
 #include "client/client_internal.h"
 #include "client/json_text.h"
+#include "client/pattern.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -30,19 +31,6 @@ void position_close(struct position *position)
     mem_free(position->epoch);
     mem_free(position->offset);
     *position = (struct position){.known = false};
-}
-
-/* "*" as a whole token, or ">" as the last one. */
-static bool is_pattern(const char *topic)
-{
-    for (const char *token = topic;; token++) {
-        size_t len = strcspn(token, ".");
-        if (len == 1 && (*token == '*' || (*token == '>' && !token[1])))
-            return true;
-        token += len;
-        if (!*token)
-            return false;
-    }
 }
 
 static struct subscription *find(struct swb_client *client, const char *topic)
@@ -79,7 +67,7 @@ static struct subscription *create(struct swb_client *client, const char *topic,
     list_init(&sub->link);
     sub->client = client;
     sub->topic = mem_strdup(topic);
-    sub->pattern = is_pattern(topic);
+    sub->pattern = pattern_is(topic);
     sub->presence = options->presence;
     sub->events = options->events;
     sub->recovery = !options->no_recovery && !sub->pattern;
