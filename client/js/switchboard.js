@@ -131,8 +131,9 @@ function checkFrame(text) {
 function floatLargeIntegers(text) {
   if (!/\d{19}/.test(text)) return text;
   return text.replace(/"(?:[^"\\]|\\.)*"|-?\d{19,}(?![\d.e])/g, (token) => {
-    const number = Number(token);
-    return token[0] === '"' || (number >= -(2 ** 63) && number < 2 ** 63) ? token : number.toExponential();
+    if (token[0] === '"') return token;
+    const whole = BigInt(token);
+    return BigInt.asIntN(64, whole) === whole ? token : Number(token).toExponential();
   });
 }
 
