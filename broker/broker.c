@@ -354,6 +354,8 @@ static void start_storage(struct broker *broker)
         .started_at_ms = broker->started_at_ms,
         .heartbeat_ms = (uint32_t)broker->config->heartbeat,
         .lease_ms = (uint32_t)broker->config->lease,
+        .history_count = (uint32_t)broker->config->history_count,
+        .history_age_ms = broker->config->history_age,
     };
     storage_start(broker->storage, &events, &instance);
 }
