@@ -332,3 +332,8 @@ void api_set_draining(struct api *api)
 {
     api->draining = true;
 }
+
+void api_set_max_connections(struct api *api, size_t max_connections)
+{
+    api->options.max_connections = max_connections;
+}

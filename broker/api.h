@@ -38,4 +38,6 @@ const char *api_address(const struct api *api); /* HOST:PORT */
 /* From now on /readyz says 503, whatever the bus does. */
 void api_set_draining(struct api *api);
 
+void api_set_max_connections(struct api *api, size_t max_connections);
+
 #endif

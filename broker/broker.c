@@ -202,6 +202,24 @@ void broker_drain(struct broker *broker)
 
 /* ---- life ---- */
 
+static size_t connection_limit(const struct config *config)
+{
+    size_t descriptors = listener_raise_fd_limit();
+    size_t possible = descriptors > 2 * SPARE_DESCRIPTORS ? descriptors - SPARE_DESCRIPTORS : descriptors / 2;
+
+    if (config->max_connections <= possible)
+        return (size_t)config->max_connections;
+    log_info("max_connections lowered to what descriptors allow",
+             log_int("max_connections", (int64_t)possible), log_int("descriptors", (int64_t)descriptors));
+    return possible;
+}
+
+/* What a route's text adds to the largest message must pass as well. */
+static size_t payload_limit(const struct config *config)
+{
+    return config->max_message + CONFIG_OUTBOX_SLACK;
+}
+
 void broker_reload(struct broker *broker)
 {
     struct config *config = config_reload(broker->config);
@@ -210,7 +228,12 @@ void broker_reload(struct broker *broker)
         return;
     log_set_level(config->log_level);
     log_set_format(config->log_format);
-    ws_server_reload(broker->ws, config);
+    size_t max_connections = connection_limit(config);
+    ws_server_reload(broker->ws, config, max_connections);
+    if (broker->api)
+        api_set_max_connections(broker->api, max_connections);
+    sessions_set_limits(broker->sessions, config->outbox_limit, config->inflight_limit, config->max_message);
+    router_set_max_message(broker->router, payload_limit(config));
     config_unref(broker->config);
     broker->config = config;
     log_info("configuration reloaded", log_int("routes", (int64_t)config->route_count));
@@ -256,18 +279,6 @@ static struct storage *create_storage(struct broker *broker)
     return storage_redis_create(loop_base(broker->loop), &options);
 }
 
-static size_t connection_limit(const struct config *config)
-{
-    size_t descriptors = listener_raise_fd_limit();
-    size_t possible = descriptors > 2 * SPARE_DESCRIPTORS ? descriptors - SPARE_DESCRIPTORS : descriptors / 2;
-
-    if (config->max_connections <= possible)
-        return (size_t)config->max_connections;
-    log_info("max_connections lowered to what descriptors allow",
-             log_int("max_connections", (int64_t)possible), log_int("descriptors", (int64_t)descriptors));
-    return possible;
-}
-
 static bool create_parts(struct broker *broker)
 {
     struct config *config = broker->config;
@@ -276,9 +287,7 @@ static bool create_parts(struct broker *broker)
     broker->storage = create_storage(broker);
     if (!broker->storage)
         return false;
-    /* What a route's text adds to the largest message must pass as well. */
-    broker->router =
-        router_create(broker->storage, &broker->metrics, config->max_message + CONFIG_OUTBOX_SLACK);
+    broker->router = router_create(broker->storage, &broker->metrics, payload_limit(config));
     broker->drain_timer = event_new(loop_base(broker->loop), -1, EV_PERSIST, on_drain_tick, broker);
     broker->connect = connect_routes_create();
     struct requests_options requests = {

@@ -60,6 +60,11 @@ struct router *router_create(struct storage *storage, struct metrics *metrics, s
     return router;
 }
 
+void router_set_max_message(struct router *router, size_t max_message)
+{
+    router->max_message = max_message;
+}
+
 void router_destroy(struct router *router)
 {
     if (!router)

@@ -38,6 +38,7 @@ struct subscriber {
 
 /* NULL when memory is short. The storage and the metrics must outlive the router. */
 struct router *router_create(struct storage *storage, struct metrics *metrics, size_t max_message);
+void router_set_max_message(struct router *router, size_t max_message);
 
 /* Those still subscribed are forgotten, and must not be unsubscribed any more. The storage must not call back
  * into it either: destroy that first. NULL is allowed. */

@@ -116,6 +116,14 @@ static void session_free(struct session *session)
     mem_free(session);
 }
 
+void sessions_set_limits(struct sessions *sessions, size_t outbox_limit, size_t inflight_limit,
+                         size_t inflight_bytes)
+{
+    sessions->options.outbox_limit = outbox_limit;
+    sessions->options.inflight_limit = inflight_limit;
+    sessions->options.inflight_bytes = inflight_bytes;
+}
+
 void sessions_destroy(struct sessions *sessions)
 {
     if (!sessions)

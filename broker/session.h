@@ -61,6 +61,10 @@ struct sessions *sessions_create(const struct sessions_options *options);
  * NULL is allowed. */
 void sessions_destroy(struct sessions *sessions);
 
+/* Limits as in the options; the sessions that are there follow them too. */
+void sessions_set_limits(struct sessions *sessions, size_t outbox_limit, size_t inflight_limit,
+                         size_t inflight_bytes);
+
 /* What the storage reports (storage.h). */
 void sessions_on_storage_down(struct sessions *sessions);
 void sessions_on_registry_lost(struct sessions *sessions);

@@ -89,21 +89,24 @@ static void on_ping_timer(evutil_socket_t fd, short what, void *data)
     ws_connections_tick(data);
 }
 
-static bool start_pings(struct ws_server *server)
+static bool set_ping_timer(struct ws_server *server)
 {
     const struct config *config = server->config;
-    uint64_t period =
-        (config->ping_interval < config->ping_timeout ? config->ping_interval : config->ping_timeout) / 4;
+    bool by_interval = config->ping_interval && config->ping_interval < config->ping_timeout;
+    uint64_t period = (by_interval ? config->ping_interval : config->ping_timeout) / 4;
 
-    if (!config->ping_interval)
-        return true;
     period = period < TICK_MIN_MS ? TICK_MIN_MS : period > TICK_MAX_MS ? TICK_MAX_MS : period;
     struct timeval interval = {.tv_sec = (time_t)(period / 1000),
                                .tv_usec = (suseconds_t)(period % 1000 * 1000)};
+    return event_add(server->ping_timer, &interval) == 0;
+}
+
+static bool start_pings(struct ws_server *server)
+{
     /* Not empty: libwebsockets keeps pongs without a payload to itself. */
     server->ping_frame = frame_create(FRAME_PING, slice_text("ping"));
     server->ping_timer = event_new(loop_base(server->options.loop), -1, EV_PERSIST, on_ping_timer, server);
-    return server->ping_frame && server->ping_timer && event_add(server->ping_timer, &interval) == 0;
+    return server->ping_frame && server->ping_timer && set_ping_timer(server);
 }
 
 static unsigned seconds(uint64_t ms)
@@ -192,8 +195,11 @@ void ws_server_stop(struct ws_server *server)
     listener_stop(server->listener);
 }
 
-void ws_server_reload(struct ws_server *server, struct config *config)
+void ws_server_reload(struct ws_server *server, struct config *config, size_t max_connections)
 {
     config_unref(server->config);
     server->config = config_ref(config);
+    server->options.max_connections = max_connections;
+    ws_connections_reschedule_pings(server);
+    set_ping_timer(server);
 }

@@ -36,6 +36,6 @@ const char *ws_server_address(const struct ws_server *server);
 void ws_server_stop(struct ws_server *server);
 
 /* New connections follow `config` from now on; those there keep the routes they came with. */
-void ws_server_reload(struct ws_server *server, struct config *config);
+void ws_server_reload(struct ws_server *server, struct config *config, size_t max_connections);
 
 #endif

@@ -147,15 +147,35 @@ int ws_connection_writable(struct lws *wsi)
 
 /* ---- pings ---- */
 
+/* Pings that are switched off are never due. */
+static uint64_t next_ping_ms(const struct ws_server *server, uint64_t now)
+{
+    return server->config->ping_interval ? now + server->config->ping_interval : UINT64_MAX;
+}
+
 static void schedule_ping(struct ws *ws, uint64_t now)
 {
-    uint64_t interval = ws->server->config->ping_interval;
-
     list_remove(&ws->due);
-    if (!interval)
-        return;
-    ws->due_ms = now + interval;
+    ws->due_ms = next_ping_ms(ws->server, now);
     list_append(&ws->server->quiet, &ws->due);
+}
+
+/* Keeps the list sorted: what is due is capped, or never is. */
+static void cap_due(struct list *list, uint64_t latest)
+{
+    list_for_each (link, list) {
+        struct ws *ws = container_of(link, struct ws, due);
+        if (ws->due_ms > latest || latest == UINT64_MAX)
+            ws->due_ms = latest;
+    }
+}
+
+void ws_connections_reschedule_pings(struct ws_server *server)
+{
+    uint64_t now = clock_monotonic_ms();
+
+    cap_due(&server->quiet, next_ping_ms(server, now));
+    cap_due(&server->pinged, now + server->config->ping_timeout);
 }
 
 static void send_ping(struct ws *ws, uint64_t now)

@@ -68,6 +68,9 @@ void ws_connection_closed(struct lws *wsi);
 /* Pings whom it is due, and closes whose pong is overdue. */
 void ws_connections_tick(struct ws_server *server);
 
+/* The configuration has changed: no ping and no pong is due later than it says now. */
+void ws_connections_reschedule_pings(struct ws_server *server);
+
 void ws_connections_on_flush(struct loop_task *task);
 
 /* ---- ws_http.c: everything before the upgrade ---- */
