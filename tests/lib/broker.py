@@ -44,7 +44,7 @@ def parse_log_line(line):
 class Broker(Process):
     """Runs deploy/switchboard.conf, or `config`: the text of a file. Further options as in the table of the
     configuration: Broker(redis=server, max_connections=5, ping_interval="200ms"). redis: a RedisServer or a URL; without
-    it memory storage serves. args and env go to the program as they are."""
+    it memory storage serves. An option that is None is left to the file. args and env go to the program as they are."""
 
     _count = 0
 
@@ -68,7 +68,8 @@ class Broker(Process):
         command = (_VALGRIND if VALGRIND else []) + [BINARY, "-c", self.config, "--listen", f"127.0.0.1:{self.port}",
                                                      "--api", f"127.0.0.1:{self.api_port}", "--instance", self.instance]
         for key, value in options.items():
-            command += [f"--{key.replace('_', '-')}", value]
+            if value is not None:
+                command += [f"--{key.replace('_', '-')}", value]
         # What the environment of whoever runs the tests says about brokers is not meant for these.
         kept = {key: value for key, value in os.environ.items() if not key.startswith("SWITCHBOARD_")}
         super().__init__(f"broker:{self.instance}", command + list(args), env={**kept, **_CHECKED, **(env or {})},
