@@ -82,8 +82,9 @@ void memory_presence_close(struct memory *memory)
     for (struct map_node *node = map_next(&memory->presences, NULL), *next; node; node = next) {
         struct presence *presence = container_of(node, struct presence, node);
         next = map_next(&memory->presences, node);
-        list_for_each_safe (pos, &presence->members)
-            member_remove(memory, container_of(pos, struct member, of_presence));
+        /* The last one takes the presence with it. */
+        for (size_t count = presence->count; count; count--)
+            member_remove(memory, container_of(presence->members.next, struct member, of_presence));
     }
     map_close(&memory->presences);
 }

@@ -2,6 +2,7 @@
  * operator sees. */
 #include "base/clock.h"
 #include "proto/errors.h"
+#include "proto/message.h"
 #include "storage/redis/storage_redis.h"
 #include "tests/lib/alloc_fixture.h"
 #include "tests/lib/await.h"
@@ -638,8 +639,13 @@ static void test_redis_started_late(void **state)
 /* One request of each kind; true when all were answered, whatever the answer, in time. */
 static bool ask_everything(struct world *world, struct storage *storage)
 {
-    enum { COUNT = 10 };
+    enum { COUNT = 17 };
     struct storage_session session = make_session("bob", "c1", "u", 1);
+    const struct slice topic = slice_text("topic:{x}");
+    const struct message_fields fields = {.payload = slice_text("x")};
+    const struct storage_publication publication = {
+        .bytes = slice_text("x"), .fields = &fields, .store = true, .key = slice_text("k")};
+    const struct storage_history_query query = {.limit = 10};
     struct call *calls[COUNT];
 
     for (size_t i = 0; i < COUNT; i++)
@@ -653,7 +659,16 @@ static bool ask_everything(struct world *world, struct storage *storage)
     CALL(calls[6], storage_list_user, storage, slice_text("u"));
     CALL(calls[7], storage_list_instances, storage);
     CALL(calls[8], storage_probe, storage);
-    CALL(calls[9], storage_unregister, storage, &session);
+    CALL(calls[9], storage_subscribe_pattern, storage, slice_text("topic:{*}"));
+    CALL(calls[10], storage_publish_with, storage, topic, &publication);
+    CALL(calls[11], storage_history, storage, topic, &query);
+    CALL(calls[12], storage_presence_join, storage, topic, &session);
+    CALL(calls[13], storage_presence_list, storage, topic, (size_t)10);
+    CALL(calls[14], storage_list_topics, storage, (size_t)10);
+    if (!AWAIT_FOR(world->base, 10 * TIMEOUT_MS, calls[12]->done))
+        return false;
+    CALL(calls[15], storage_presence_leave, storage, slice_text("topic:{y}"), &session);
+    CALL(calls[16], storage_unregister, storage, &session);
     for (size_t i = 0; i < COUNT; i++)
         if (!AWAIT_FOR(world->base, 10 * TIMEOUT_MS, calls[i]->done))
             return false;

@@ -1,6 +1,7 @@
 /* The memory storage when allocations fail, and what it leaves behind: nothing. */
 #include "base/alloc.h"
 #include "proto/errors.h"
+#include "proto/message.h"
 #include "storage/memory/storage_memory.h"
 #include "tests/lib/alloc_fixture.h"
 #include "tests/lib/await.h"
@@ -119,6 +120,48 @@ static void probe(struct storage *storage, struct call *call)
     CALL(call, storage_probe, storage);
 }
 
+static void subscribe_pattern(struct storage *storage, struct call *call)
+{
+    CALL(call, storage_subscribe_pattern, storage, slice_text("topic:{*}"));
+}
+
+/* With a key, stored, and to a pattern besides. */
+static void publish_with(struct storage *storage, struct call *call)
+{
+    static const struct message_fields fields = {.payload = {"hello", 5}};
+    const struct storage_publication publication = {
+        .bytes = slice_text("hello"), .fields = &fields, .store = true, .key = slice_text("k")};
+
+    CALL(call, storage_publish_with, storage, slice_text("topic:{x}"), &publication);
+}
+
+static void history(struct storage *storage, struct call *call)
+{
+    const struct storage_history_query query = {.limit = 10};
+
+    CALL(call, storage_history, storage, slice_text("topic:{x}"), &query);
+}
+
+static void join(struct storage *storage, struct call *call)
+{
+    CALL(call, storage_presence_join, storage, slice_text("topic:{x}"), &bob);
+}
+
+static void list_presence(struct storage *storage, struct call *call)
+{
+    CALL(call, storage_presence_list, storage, slice_text("topic:{x}"), (size_t)10);
+}
+
+static void part(struct storage *storage, struct call *call)
+{
+    CALL(call, storage_presence_leave, storage, slice_text("topic:{x}"), &bob);
+}
+
+static void list_topics(struct storage *storage, struct call *call)
+{
+    CALL(call, storage_list_topics, storage, (size_t)10);
+}
+
 static int64_t ask(struct world *world, void (*request)(struct storage *, struct call *), size_t *records)
 {
     struct call *call = call_new(&world->calls);
@@ -181,7 +224,30 @@ static void test_each_request_when_memory_is_short(void **state)
     fail_each_allocation(world, list_user);
     fail_each_allocation(world, list_instances);
     fail_each_allocation(world, probe);
+    fail_each_allocation(world, subscribe_pattern);
+    fail_each_allocation(world, publish_small);
+    fail_each_allocation(world, publish_with);
+    fail_each_allocation(world, history);
+    fail_each_allocation(world, join);
+    fail_each_allocation(world, list_presence);
+    fail_each_allocation(world, list_topics);
+    fail_each_allocation(world, part);
     fail_each_allocation(world, leave);
+}
+
+/* What was refused for want of memory left no trace: the message is stored once, under a key that is free. */
+static void test_refused_messages_are_not_stored(void **state)
+{
+    struct world *world = *state;
+    size_t records;
+
+    fail_each_allocation(world, publish_with);
+    ask(world, history, &records);
+    assert_int_equal(records, 1);
+    struct call *again = call_new(&world->calls);
+    publish_with(world->peer.storage, again);
+    AWAIT(world->base, again->done);
+    assert_true(again->repeated);
 }
 
 static void test_start_without_memory(void **state)
@@ -268,6 +334,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         SHORTAGE_TEST(test_each_request_when_memory_is_short),
+        SHORTAGE_TEST(test_refused_messages_are_not_stored),
         SHORTAGE_TEST(test_start_without_memory),
         SHORTAGE_TEST(test_starved_requests_are_cancelled_too),
         SHORTAGE_TEST(test_endless_requests_leave_the_loop_alive),
