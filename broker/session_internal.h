@@ -1,6 +1,8 @@
 /* What the session*.c files share; nobody else includes this.
  *
- *   session.c           life: opening, registering, coming online, leaving, outages
+ *   sessions.c          the set of all: counts, the pool of operations, outages, ending many
+ *   session.c           one session: its strings and parts, opening
+ *   session_life.c      registering, coming online, leaving
  *   session_deliver.c   from the bus to the client: messages, takeover, requests
  *   session_route.c     from a plain client: what its route does with a message
  *   session_command.c   from a structured client: the commands
@@ -152,7 +154,7 @@ struct sessions {
     size_t online, total;
     size_t restores_open;
     struct loop_task teardown_task, restore_task;
-    struct event *retry; /* for those whom the registry did not forget */
+    struct event *retry;                   /* for those whom the registry did not forget */
     struct buffer address, payload, frame; /* scratch */
     char conn_prefix[12];
     uint64_t conn_count;
@@ -171,7 +173,16 @@ struct session_op {
     char *name;             /* owned: the address's name */
 };
 
-/* ---- session.c ---- */
+/* ---- sessions.c ---- */
+
+void session_set_state(struct session *session, enum session_state state);
+
+/* Errors after which the storage reports when it is back, and all is told to it again. */
+bool session_is_outage(int error);
+
+void session_restore_later(struct session *session); /* registers it anew */
+void sessions_retry_later(
+    struct sessions *sessions); /* tells the registry once more to forget those that left */
 
 struct session_op *session_op_create(struct session *session); /* NULL when memory is short */
 void session_op_free(struct session_op *op);                   /* may free the session */
@@ -179,6 +190,15 @@ void session_op_free(struct session_op *op);                   /* may free the s
 /* Keeps a copy of `address` in op->address; false when memory is short. */
 bool session_op_keep_address(struct session_op *op, const struct address *address)
     __attribute__((warn_unused_result));
+
+/* ---- session.c ---- */
+
+/* The longest start of `text` that is whole characters and fits `max` bytes. */
+size_t session_cut_text(struct slice text, size_t max);
+
+struct slice session_remote(const struct session *session);
+struct slice session_agent(const struct session *session);
+void session_free(struct session *session);
 
 /* Counts a message as in flight, or as answered; reading from the client stops and resumes by that. */
 void session_inflight_begin(struct session *session, struct session_op *op);
@@ -201,13 +221,25 @@ struct storage_session session_storage_view(struct session *session);
 /* Sets what session_close_reason() says; NULL leaves it. */
 void session_set_close_reason(struct session *session, const char *reason);
 
+/* ---- session_life.c ---- */
+
+/* Asks the registry to hold the session; false, and the session ends, when memory is short. */
+bool session_register(struct session *session, bool restore,
+                      void (*on_done)(struct storage_request *, int, const struct storage_result *))
+    __attribute__((warn_unused_result));
+
+/* Tells the registry to forget the session, if it may hold it and isn't being asked about it already. */
+void session_leave_registry(struct session *session);
+
+void session_on_own_subscribed(struct subscriber *subscriber, int error);
+void session_on_group_subscribed(struct subscriber *subscriber, int error);
+void sessions_on_teardown(struct loop_task *task);
+
 /* Online when nothing is waited for any more. */
 void session_maybe_online(struct session *session);
 
 /* The client knows that it is online: from now on it is read, and gets what waited for it. */
 void session_greet(struct session *session);
-
-struct slice session_remote(const struct session *session);
 
 static inline struct log_field log_slice(const char *key, struct slice value)
 {
