@@ -52,7 +52,7 @@ def test_its_sessions_are_gone_in_time_and_the_others_do_not_notice(three):
         line = wait_until(lambda: one.log("instance reaped", dead=victim.instance) +
                           two.log("instance reaped", dead=victim.instance), "the reaper tells")[0]
         assert line["sessions"] == "60"
-        assert sum(broker.counter("reaped") for broker in (one, two)) == 60
+        assert sum(broker.counter("reaped_sessions") for broker in (one, two)) == 60
         # What is left is all of the living, and nothing else.
         assert len(redis.client.keys("sb:session:*")) == 4
         assert sorted(redis.client.hvals("sb:user:{shared}")) == sorted([one.instance, two.instance])
