@@ -43,7 +43,7 @@ struct feed_memory {
     struct storage_request request;                    /* open while `reading` */
     struct list held;                                  /* live messages that wait until it has recovered */
     size_t held_bytes;
-    size_t page;     /* messages to read next */
+    bool begun;      /* feed_recover() was called */
     bool recovering; /* live messages are held */
     bool reading;
     bool waiting;    /* for the outbox to drain */

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_PAGE = 16, LARGEST_PAGE = 256, PAGE_BYTES = 256 * 1024 };
+enum { PAGE = 256, PAGE_BYTES = 256 * 1024 };
 
 static void read_page(struct feed *feed);
 
@@ -166,13 +166,11 @@ void session_history_fields(const struct storage_record *record, struct message_
     }
 }
 
-/* Delivers a page; returns the bytes in it. */
-static size_t deliver_page(struct feed *feed, const struct storage_result *result)
+static void deliver_page(struct feed *feed, const struct storage_result *result)
 {
     struct session *session = feed->session;
     char to[ADDRESS_MAX + 1];
     struct slice address = feed_address(feed, to);
-    size_t bytes = 0;
 
     for (size_t i = 0; i < result->record_count && session->state == SESSION_ONLINE; i++) {
         struct message_fields fields;
@@ -183,9 +181,7 @@ static size_t deliver_page(struct feed *feed, const struct storage_result *resul
             session_push_message(session, message);
         message_unref(message);
         feed_remember(feed, fields.epoch, fields.offset);
-        bytes += fields.payload.len;
     }
-    return bytes;
 }
 
 /* Live from now on: what was held follows. */
@@ -220,17 +216,18 @@ static void on_page(struct feed *feed, int error, const struct storage_result *r
     /* The storage is gone again: the next reconnect goes on from here. */
     if (error == ERROR_UNAVAILABLE && memory->cause == RECOVER_OUTAGE)
         return;
-    bool more = !error && result->record_count == memory->page;
+    bool more = !error && result->cursor.len > 0;
     tell(feed, &outcome);
-    size_t bytes = error ? 0 : deliver_page(feed, result);
+    if (!error)
+        deliver_page(feed, result);
     if (feed->session->state != SESSION_ONLINE)
         return;
     if (!more) {
         go_live(feed);
         return;
     }
-    size_t fitting = bytes ? PAGE_BYTES * memory->page / bytes : LARGEST_PAGE;
-    memory->page = fitting < 1 ? 1 : fitting > LARGEST_PAGE ? LARGEST_PAGE : fitting;
+    /* What was outlived behind the last one given need not be looked at again. */
+    feed_remember(feed, result->epoch, result->cursor);
     memory->waiting = feed->session->outbox.count > 0;
     if (memory->waiting)
         feed->session->wants_room = true;
@@ -267,7 +264,8 @@ static void read_page(struct feed *feed)
     struct storage_history_query query = {
         .offset = slice_text(memory->offset),
         .epoch = slice_text(memory->epoch),
-        .limit = memory->page,
+        .limit = PAGE,
+        .bytes = PAGE_BYTES,
     };
     memory->reading = true;
     memory->request.on_done = on_history_read;
@@ -285,7 +283,7 @@ void feed_recover(struct feed *feed, enum recover_cause cause, int64_t command)
     memory->announced = false;
     memory->waiting = false;
     memory->recovering = true;
-    memory->page = FIRST_PAGE;
+    memory->begun = true;
     if (!memory->reading)
         read_page(feed);
 }
@@ -327,7 +325,7 @@ static void restart_feed(struct feed *feed)
         return;
     if (feed->memory)
         feed_recover(feed,
-                     feed->memory->announced || !feed->memory->page ? RECOVER_OUTAGE : feed->memory->cause,
+                     feed->memory->announced || !feed->memory->begun ? RECOVER_OUTAGE : feed->memory->cause,
                      feed->memory->command);
     else if (session->face != FACE_PLAIN)
         session_push_recovered(session, feed, &lost);

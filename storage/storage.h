@@ -169,6 +169,7 @@ struct storage_history_query {
     struct slice offset; /* messages after it (`reverse`: before it); empty: from the beginning (the end) */
     struct slice epoch;  /* the one `offset` is of; empty: not known, taken to be right */
     size_t limit;        /* at most so many records */
+    size_t bytes;        /* no more records once their payloads reach this; 0: as many as the storage likes */
     bool reverse;        /* newest first */
 };
 

@@ -206,11 +206,14 @@ static struct page *read_page(struct history *history, const struct storage_offs
     if (!page)
         return NULL;
     struct list *at = read_start(history, after, query->reverse);
-    for (; at != &history->entries && page->count < room; at = query->reverse ? at->prev : at->next) {
+    for (size_t bytes = 0;
+         at != &history->entries && page->count < room && (!query->bytes || bytes < query->bytes);
+         at = query->reverse ? at->prev : at->next) {
         struct entry *entry = entry_at(at);
         if (entry->expires_ms && entry->expires_ms <= now_ms)
             continue;
         entry->refs++;
+        bytes += entry->fields[FIELD_PAYLOAD].value.len;
         memory_page_add(page, (struct storage_record){slice_text(entry->key), entry->fields, FIELD_COUNT},
                         entry);
     }

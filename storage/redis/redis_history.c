@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* More than this of payload ends a part of a history; the cursor says where the next one begins. */
+/* More than this ends a part of a history; the cursor says where the next one begins. */
 enum { PART_BYTES = 8 << 20, LIMIT_MAX = 10000, HEAD = 4 };
 
 struct reading {
@@ -104,7 +104,8 @@ static void send_reading(struct reading *reading, const struct redis_key *key,
         storage_offset_format(&reading->after, offset);
     snprintf(limit, sizeof limit, "%zu", query->limit < LIMIT_MAX ? query->limit : LIMIT_MAX);
     snprintf(age, sizeof age, "%" PRIu64, storage->instance.history_age_ms);
-    snprintf(bytes, sizeof bytes, "%d", PART_BYTES);
+    snprintf(bytes, sizeof bytes, "%zu",
+             query->bytes && query->bytes < PART_BYTES ? query->bytes : PART_BYTES);
     const struct slice args[] = {slice_text(offset), query->epoch,
                                  slice_text(limit),  slice_text(query->reverse ? "1" : "0"),
                                  slice_text(age),    slice_text(bytes)};

@@ -75,16 +75,23 @@ static struct call *store_many(struct storage_world *world, struct peer *peer, u
     return call;
 }
 
+static struct call *ask(struct storage_world *world, struct peer *peer, const char *channel,
+                        const struct storage_history_query *query)
+{
+    struct call *call = world_call(world);
+
+    CALL(call, storage_history, peer->storage, slice_text(channel), query);
+    AWAIT(world->base, call->done);
+    return call;
+}
+
 static struct call *read_query(struct storage_world *world, struct peer *peer, const char *channel,
                                const char *offset, const char *epoch, size_t limit, bool reverse)
 {
-    struct call *call = world_call(world);
     const struct storage_history_query query = {
         .offset = slice_text(offset), .epoch = slice_text(epoch), .limit = limit, .reverse = reverse};
 
-    CALL(call, storage_history, peer->storage, slice_text(channel), &query);
-    AWAIT(world->base, call->done);
-    return call;
+    return ask(world, peer, channel, &query);
 }
 
 static struct call *read_all(struct storage_world *world, struct peer *peer)
@@ -299,6 +306,29 @@ static void test_large_messages_come_in_parts(void **state)
     } while (cursor[0]);
     assert_int_equal(seen, MANY);
     free(large);
+}
+
+static void test_reading_so_many_bytes(void **state)
+{
+    struct storage_world *world = *state;
+    struct peer *peer = world_peer(world, 0);
+    char large[1001] = "";
+    struct storage_history_query query = {.limit = 1000, .bytes = 1};
+
+    memset(large, 'x', 1000);
+    for (int i = 0; i < 10; i++)
+        send_text(world, peer, topic, large, stored);
+    struct call *one = ask(world, peer, topic, &query);
+    assert_int_equal(one->record_count, 1);
+    assert_string_equal(one->cursor, one->records[0].key);
+    query.bytes = 3500;
+    struct call *some = ask(world, peer, topic, &query);
+    assert_in_range(some->record_count, 3, 4);
+    assert_string_equal(some->cursor, some->records[some->record_count - 1].key);
+    query.bytes = 1000000;
+    struct call *all = ask(world, peer, topic, &query);
+    assert_int_equal(all->record_count, 10);
+    assert_string_equal(all->cursor, "");
 }
 
 static void test_bad_offsets(void **state)
@@ -553,7 +583,7 @@ static void test_two_instances_share_a_history(void **state)
     AWAIT(world->base, a->message_count == 2);
 }
 
-static redisReply *ask(const char *format, ...)
+static redisReply *command(const char *format, ...)
 {
     redisContext *redis = redisConnect("127.0.0.1", world_redis.port);
     va_list args;
@@ -568,7 +598,7 @@ static redisReply *ask(const char *format, ...)
 
 static long long ask_number(const char *format, const char *key)
 {
-    redisReply *reply = ask(format, key);
+    redisReply *reply = command(format, key);
     long long number = reply->integer;
 
     assert_int_equal(reply->type, REDIS_REPLY_INTEGER);
@@ -586,7 +616,7 @@ static void test_keys_are_as_documented(void **state)
                                   (struct extras){.store = true, .ttl_ms = 1000, .key = "k 1"});
     world_expect(world, call, ERROR_NONE, 0);
     snprintf(key, sizeof key, "%shistory:{topic:a%%20b}", world_prefix);
-    redisReply *reply = ask("XRANGE %s - +", key);
+    redisReply *reply = command("XRANGE %s - +", key);
     assert_int_equal(reply->elements, 1);
     assert_string_equal(reply->element[0]->element[0]->str, call->offset);
     assert_int_equal(reply->element[0]->element[1]->elements, 14);
@@ -606,19 +636,19 @@ static void test_foreign_hands(void **state)
 
     snprintf(key, sizeof key, "%shistory:{topic:orders.eu}", world_prefix);
     struct call *call = store_many(world, peer, 3);
-    freeReplyObject(ask("XTRIM %s MAXLEN 0", key));
+    freeReplyObject(command("XTRIM %s MAXLEN 0", key));
     assert_int_equal(read_query(world, peer, topic, call->offset, call->epoch, 10, false)->number, 0);
     struct call *next = send_text(world, peer, topic, "x", stored);
     world_expect(world, next, ERROR_NONE, 0);
     assert_string_not_equal(next->epoch, call->epoch);
-    freeReplyObject(ask("XADD %s * payload foreign", key));
+    freeReplyObject(command("XADD %s * payload foreign", key));
     struct call *read = read_all(world, peer);
     expect_payloads(read, " x foreign");
     assert_string_equal(seen_value(&read->records[1], "from"), "");
     world_expect(world, send_text(world, peer, topic, "y", stored), ERROR_NONE, 0);
     expect_payloads(read_all(world, peer), " x foreign y");
 
-    freeReplyObject(ask("SET %s text", key));
+    freeReplyObject(command("SET %s text", key));
     world_expect(world, send_text(world, peer, topic, "z", stored), ERROR_INTERNAL, 0);
     assert_int_equal(read_query(world, peer, topic, NULL, NULL, 10, false)->error, ERROR_INTERNAL);
 }
@@ -628,7 +658,7 @@ static void test_scripts_are_sent_again(void **state)
     struct storage_world *world = *state;
     struct peer *peer = world_peer(world, 0);
 
-    freeReplyObject(ask("SCRIPT FLUSH"));
+    freeReplyObject(command("SCRIPT FLUSH"));
     store_many(world, peer, 3);
     expect_payloads(read_all(world, peer), " 1 2 3");
 }
@@ -664,6 +694,7 @@ int main(int argc, char **argv)
         WORLD_TEST(test_reading_from_both_ends),
         WORLD_TEST(test_reading_by_parts),
         WORLD_TEST(test_large_messages_come_in_parts),
+        WORLD_TEST(test_reading_so_many_bytes),
         WORLD_TEST(test_bad_offsets),
         WORLD_TEST(test_what_a_history_reaches),
         WORLD_TEST(test_count_limit),
