@@ -79,6 +79,8 @@ def test_what_is_on_its_way_still_arrives():
             got.append(found.text)
         assert got == [f"bob:{i}" for i in range(100)]
         assert found.close_code == 1012
+        client.close()
+        assert broker.wait() == 0
 
 
 def test_clients_of_others_are_undisturbed_and_the_count_follows():
