@@ -303,7 +303,7 @@ struct api *api_create(const struct api_options *options)
         return NULL;
     api->options = *options;
     api->http = evhttp_new(loop_base(options->loop));
-    if (!api->http || !bind_api(api, options->config->api.text)) {
+    if (!api->http || !bind_api(api, options->address ? options->address : options->config->api.text)) {
         api_destroy(api);
         return NULL;
     }

@@ -16,7 +16,8 @@ struct storage;
 
 struct api_options {
     struct loop *loop;
-    const struct config *config; /* address and limits; used only by api_create() */
+    const char *address;         /* where to listen; NULL: config->api. Used only by api_create() */
+    const struct config *config; /* used only by api_create() */
     struct storage *storage;
     struct sessions *sessions;
     struct router *router;
@@ -26,7 +27,7 @@ struct api_options {
     size_t max_connections;
 };
 
-/* Listens on config->api. NULL on failure (logged). All that `options` names must outlive it. */
+/* Listens on options->address. NULL on failure (logged). All that `options` names must outlive it. */
 struct api *api_create(const struct api_options *options);
 
 /* Drops what is open. The storage must not call back into it any more: destroy that first. NULL is allowed.

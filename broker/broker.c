@@ -44,7 +44,8 @@ struct broker {
     struct connect_routes *connect;
     struct ws_server *ws;
     struct api *api; /* NULL: switched off */
-    char instance[64], host[HOST_MAX];
+    unsigned worker;
+    char instance[80], host[HOST_MAX];
     uint64_t started_at_ms; /* wall time */
 
     bool draining, leaving;
@@ -247,8 +248,13 @@ static void choose_instance(struct broker *broker)
 
     gethostname(host, sizeof host - 1);
     snprintf(broker->host, sizeof broker->host, "%s", host);
-    if (broker->config->instance && *broker->config->instance) {
-        snprintf(broker->instance, sizeof broker->instance, "%s", broker->config->instance);
+    const char *id = broker->config->instance;
+    if (id && *id && broker->config->workers > 1) {
+        snprintf(broker->instance, sizeof broker->instance, "%s-%u", id, broker->worker + 1);
+        return;
+    }
+    if (id && *id) {
+        snprintf(broker->instance, sizeof broker->instance, "%s", id);
         return;
     }
     for (char *c = host; *c; c++)
@@ -277,6 +283,16 @@ static struct storage *create_storage(struct broker *broker)
         .backoff_max_ms = (uint32_t)config->redis_backoff_max,
     };
     return storage_redis_create(loop_base(broker->loop), &options);
+}
+
+/* Each worker's API has a port of its own, one after the other. */
+static void write_api_address(const struct broker *broker, char out[static CONFIG_ADDRESS_SIZE])
+{
+    const struct config_address *api = &broker->config->api;
+    const char *colon = strrchr(api->text, ':');
+    unsigned port = api->port ? api->port + broker->worker : 0;
+
+    snprintf(out, CONFIG_ADDRESS_SIZE, "%.*s:%u", (int)(colon - api->text), api->text, port);
 }
 
 static bool create_parts(struct broker *broker)
@@ -329,9 +345,12 @@ static bool create_parts(struct broker *broker)
         return false;
     if (config->api.off)
         return true;
+    char api_address[CONFIG_ADDRESS_SIZE];
+    write_api_address(broker, api_address);
     struct api_options api = {
         .loop = broker->loop,
         .config = config,
+        .address = api_address,
         .storage = broker->storage,
         .sessions = broker->sessions,
         .router = broker->router,
@@ -369,7 +388,7 @@ static void start_storage(struct broker *broker)
     storage_start(broker->storage, &events, &instance);
 }
 
-struct broker *broker_create(struct loop *loop, struct config *config)
+struct broker *broker_create(struct loop *loop, struct config *config, unsigned worker)
 {
     struct broker *broker = mem_calloc(1, sizeof *broker);
 
@@ -378,6 +397,7 @@ struct broker *broker_create(struct loop *loop, struct config *config)
     broker->loop = loop;
     broker->config = config_ref(config);
     broker->started_at_ms = clock_wall_ms();
+    broker->worker = worker;
     choose_instance(broker);
     log_set_instance(broker->instance);
     if (!create_parts(broker)) {

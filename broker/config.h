@@ -57,6 +57,7 @@ struct config {
     char *instance; /* empty: to be generated */
     uint64_t heartbeat, lease, redis_timeout, redis_backoff_max, history_count, history_age;
 
+    uint64_t workers; /* processes */
     uint64_t max_connections, max_message, outbox_limit, inflight_limit, subscriptions_limit, requests_limit;
     uint64_t request_timeout, ping_interval, ping_timeout, handshake_timeout, close_timeout, drain_time, drain_delay;
 

@@ -125,6 +125,22 @@ static void check_limits(const struct check *check)
         report(check, "lease", "heartbeat", "don't go together: lease must be at least twice the heartbeat");
 }
 
+static void check_workers(const struct check *check)
+{
+    const struct config *config = check->config;
+    if (!sound(check, "workers") || config->workers == 1)
+        return;
+    if (sound(check, "redis") && config->redis.kind == CONFIG_REDIS_NONE)
+        report(check, "workers", NULL,
+               "is more than 1, which needs Redis between them: set redis = redis://HOST:PORT");
+    if (sound(check, "listen") && config->listen.port == 0)
+        report(check, "workers", "listen", "don't go together: workers share one port, so it must be given");
+    if (sound(check, "api") && !config->api.off && config->api.port &&
+        config->api.port + config->workers - 1 > UINT16_MAX)
+        report(check, "workers", "api",
+               "don't go together: there are not so many ports after that of the API");
+}
+
 void config_check(const struct config *config, void (*on_problem)(void *data, const char *problem),
                   void *data)
 {
@@ -135,4 +151,5 @@ void config_check(const struct config *config, void (*on_problem)(void *data, co
     check_tls(&check);
     check_storage(&check);
     check_limits(&check);
+    check_workers(&check);
 }

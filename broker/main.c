@@ -3,6 +3,7 @@
 #include "broker/broker.h"
 #include "broker/config.h"
 #include "broker/loop.h"
+#include "broker/workers.h"
 
 #include <event2/event.h>
 #include <signal.h>
@@ -48,7 +49,7 @@ static bool catch_signal(struct daemon *daemon, size_t slot, int number, event_c
     return daemon->signals[slot] && event_add(daemon->signals[slot], NULL) == 0;
 }
 
-static int serve(struct config *config)
+static int serve(struct config *config, unsigned worker)
 {
     struct daemon daemon = {.loop = loop_create()};
     int status = EXIT_FAILED;
@@ -61,7 +62,7 @@ static int serve(struct config *config)
         !catch_signal(&daemon, 2, SIGHUP, on_reload_signal))
         log_error("signals can't be caught", log_int("pid", getpid()));
     else
-        daemon.broker = broker_create(daemon.loop, config);
+        daemon.broker = broker_create(daemon.loop, config, worker);
     if (daemon.broker && loop_run(daemon.loop) == 0 && !daemon.forced)
         status = EXIT_OK;
 
@@ -87,7 +88,7 @@ int main(int argc, char *argv[])
     }
     log_set_level(config->log_level);
     log_set_format(config->log_format);
-    int status = serve(config);
+    int status = config->workers > 1 ? workers_run(config, serve) : serve(config, 0);
     config_unref(config);
     return status;
 }

@@ -183,6 +183,17 @@ const struct option_spec option_specs[] = {
      .meta = "TIME",
      .help = "And for how long at most. The same on all brokers."},
 
+    {.key = "workers",
+     .type = OPTION_INTEGER,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(workers),
+     .fallback = "1",
+     .min = 1,
+     .max = 256,
+     .meta = "N",
+     .help = "Processes that share the listening port, each an instance of its own, watched by a parent. "
+             "Their APIs are on "
+             "consecutive ports, beginning with that of api. More than one needs Redis."},
     {.key = "max_connections",
      .type = OPTION_INTEGER,
      .group = GROUP_LIMITS,
