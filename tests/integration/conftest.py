@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from lib import Broker, Cluster
+from lib import Broker, Cluster, StructuredClient
 
 LAYOUTS = {"memory": 0, "redis-1": 1, "redis-2": 2, "redis-3": 3}
 
@@ -33,3 +33,48 @@ def placements(brokers):
 def name():
     """A name that no other test of this run uses."""
     return f"n{next(_numbers)}"
+
+
+PEERS = {"memory": 1, "redis-2": 2, "redis-3": 3}
+
+
+@pytest.fixture(scope="module", params=PEERS)
+def peers(request):
+    """A function: peers(i) is the broker for the i-th client of a test. With Redis neighbours are on different brokers. A
+    file's OPTIONS configure all of them."""
+    options = getattr(request.module, "OPTIONS", {})
+    count = PEERS[request.param]
+    if count == 1:
+        with Broker(**options) as broker:
+            yield lambda i: broker
+    else:
+        with Cluster(count, **options) as cluster:
+            yield lambda i: cluster[i % count]
+
+
+@pytest.fixture
+def connect(peers):
+    """connect(i, path, face) is a StructuredClient at the broker peers(i); all are closed at the test's end."""
+    clients = []
+
+    def connect_one(i, path="/connect", face="json", **options):
+        clients.append(StructuredClient(peers(i).ws(path), face, **options))
+        return clients[-1]
+
+    yield connect_one
+    for client in clients:
+        client.abort()
+
+
+@pytest.fixture
+def connect_plain(peers):
+    """connect_plain(i, path) is a plain WsClient that is online."""
+    clients = []
+
+    def connect_one(i, path):
+        clients.append(peers(i).connect(path))
+        return clients[-1]
+
+    yield connect_one
+    for client in clients:
+        client.abort()

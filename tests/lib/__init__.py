@@ -19,12 +19,14 @@ from .process import Process
 from .proxies import HAProxy, Nginx
 from .rawws import Frame, RawWs, frame
 from .redis_server import RedisServer
+from .structured import FACES, CommandError, StructuredClient
 from .tls import Certificate
 from .waiting import Timeout, wait_until
 from .ws import Closed, Refused, WsClient, background
 
 __all__ = [
-    "BINARY", "Broker", "Certificate", "Closed", "Cluster", "Crowd", "Frame", "HAProxy", "Nginx", "PATIENCE", "Process",
-    "ROOT", "RawWs", "RedisServer", "Refused", "Response", "SANITIZED", "Timeout", "VALGRIND", "WsClient", "background",
-    "cpu_seconds", "fd_count", "frame", "free_port", "parse_log_line", "request", "rss_bytes", "wait_until",
+    "BINARY", "Broker", "Certificate", "Closed", "Cluster", "CommandError", "Crowd", "FACES", "Frame", "HAProxy", "Nginx",
+    "PATIENCE", "Process", "ROOT", "RawWs", "RedisServer", "Refused", "Response", "SANITIZED", "StructuredClient", "Timeout",
+    "VALGRIND", "WsClient", "background", "cpu_seconds", "fd_count", "frame", "free_port", "parse_log_line", "request",
+    "rss_bytes", "wait_until",
 ]
