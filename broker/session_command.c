@@ -353,7 +353,10 @@ static struct session_op *ask_storage(struct session *session, const struct comm
 /* Begins the answer to one; false when there is nothing to write, and then it is over. */
 static bool answer_begin(struct session_op *op, int error, size_t count, struct writer *writer)
 {
-    if (error)
+    /* Of all that the storage is asked, only a history's offset can be malformed. */
+    if (error == ERROR_BAD_REQUEST)
+        session_error(op->session, op->command, error, slice_text("\"since\": no offset of ours"));
+    else if (error)
         session_error(op->session, op->command, error, slice_from(NULL, 0));
     else if (session_ok_begin(op->session, writer, op->command, count))
         return true;

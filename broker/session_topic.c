@@ -77,7 +77,10 @@ void session_topics_drop(struct session *session)
 
 void subscription_fail(struct subscription *subscription, int code)
 {
-    session_error(subscription->feed.session, subscription->command, code, slice_from(NULL, 0));
+    /* Of all that a subscription asks of the storage, only an offset can be malformed. */
+    struct slice text = slice_text(code == ERROR_BAD_REQUEST ? "\"since\": no offset of ours" : NULL);
+
+    session_error(subscription->feed.session, subscription->command, code, text);
     drop(subscription);
 }
 
