@@ -44,12 +44,13 @@ def parse_log_line(line):
 class Broker(Process):
     """Runs deploy/switchboard.conf, or `config`: the text of a file. Further options as in the table of the
     configuration: Broker(redis=server, max_connections=5, ping_interval="200ms"). redis: a RedisServer or a URL; without
-    it memory storage serves. An option that is None is left to the file. args and env go to the program as they are."""
+    it memory storage serves. An option that is None is left to the file. args and env go to the program as they are.
+    under: the words of a command that runs it, like strace."""
 
     _count = 0
 
     def __init__(self, redis=None, config=None, port=None, api_port=None, instance=None, args=(), env=None, wait=True,
-                 tls=None, **options):
+                 tls=None, under=(), **options):
         Broker._count += 1
         self.port = port or free_port()
         self.api_port = api_port or free_port()
@@ -65,7 +66,7 @@ class Broker(Process):
             options["redis"] = redis if isinstance(redis, str) else redis.url
         if tls:
             options.update(tls_cert=tls.cert, tls_key=tls.key)
-        command = (_VALGRIND if VALGRIND else []) + [BINARY, "-c", self.config, "--listen", f"127.0.0.1:{self.port}",
+        command = (list(under) or (_VALGRIND if VALGRIND else [])) + [BINARY, "-c", self.config, "--listen", f"127.0.0.1:{self.port}",
                                                      "--api", f"127.0.0.1:{self.api_port}", "--instance", self.instance]
         for key, value in options.items():
             if value is not None:
