@@ -1,4 +1,4 @@
-# Writes the C source that holds the page's files: cmake -DFOLDER=… -DFILES=a;b -DOUTPUT=… -P embed.cmake
+# Writes the C source that holds the page's files, each served under its name: cmake -DFILES=/a;/b -DOUTPUT=… -P embed.cmake
 
 set(type_html "text/html; charset=utf-8")
 set(type_css "text/css; charset=utf-8")
@@ -9,9 +9,10 @@ set(arrays "")
 set(rows "")
 set(index 0)
 foreach(file IN LISTS FILES)
-  file(READ ${FOLDER}/${file} hex HEX)
-  file(SHA256 ${FOLDER}/${file} hash)
+  file(READ ${file} hex HEX)
+  file(SHA256 ${file} hash)
   string(SUBSTRING ${hash} 0 32 hash)
+  get_filename_component(name ${file} NAME)
   get_filename_component(extension ${file} LAST_EXT)
   string(SUBSTRING ${extension} 1 -1 extension)
   if(hex STREQUAL "" OR NOT DEFINED type_${extension})
@@ -21,7 +22,7 @@ foreach(file IN LISTS FILES)
   string(REPEAT "....." 20 line)
   string(REGEX REPLACE "(${line})" "\\1\n" bytes ${bytes})
   string(APPEND arrays "static const unsigned char file_${index}[] = {\n${bytes}\n};\n\n")
-  string(APPEND rows "    {\"/${file}\", \"${type_${extension}}\", \"\\\"${hash}\\\"\", file_${index},\n"
+  string(APPEND rows "    {\"/${name}\", \"${type_${extension}}\", \"\\\"${hash}\\\"\", file_${index},\n"
                      "     sizeof file_${index}},\n")
   math(EXPR index "${index} + 1")
 endforeach()

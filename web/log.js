@@ -24,10 +24,17 @@ function child(parent, name, className, content) {
 export function createLog(list, frame) {
   let scrollPending = false;
   let follow = true; // decided by the first entry of a frame
+  let stuck = true; // the reader is at the bottom
 
   function atBottom() {
     return frame.scrollHeight - frame.scrollTop - frame.clientHeight < nearBottom;
   }
+
+  // What is at the bottom stays there when the frame becomes smaller, or visible.
+  frame.addEventListener("scroll", () => (stuck = atBottom()));
+  new ResizeObserver(() => {
+    if (stuck) frame.scrollTop = frame.scrollHeight;
+  }).observe(frame);
 
   // Once a frame, however many entries came: asking for heights at each would lay the page out at each.
   function scrollSoon() {
@@ -39,7 +46,7 @@ export function createLog(list, frame) {
   }
 
   return {
-    // direction: in, out, info or error. Both texts are shown as they are, never as markup.
+    // direction: in, out, info or error. Both texts are shown as they are, never as markup. Returns what changes the note.
     add(direction, content, note = "") {
       if (!scrollPending) follow = atBottom();
       if (direction === "out") follow = true;
@@ -54,11 +61,18 @@ export function createLog(list, frame) {
       child(body, "span", "text", content.slice(0, maxCharacters)).dir = "auto";
       if (content.length > maxCharacters)
         note = text("shortened", { characters: content.length.toLocaleString(locale) });
-      if (note) child(body, "span", "note", note);
+      let noted = null;
+      const setNote = (content) => {
+        if (!content && !noted) return;
+        noted ??= child(body, "span", "note", "");
+        noted.textContent = content;
+      };
+      setNote(note);
       entry.append(body);
       list.append(entry);
       while (list.childElementCount > maxEntries) list.firstElementChild.remove();
       if (!scrollPending) scrollSoon();
+      return setNote;
     },
     clear() {
       list.replaceChildren();

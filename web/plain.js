@@ -1,9 +1,7 @@
 // The plain client: one WebSocket without subprotocol, on one of the configured endpoints or any path.
-import { locale, text } from "./i18n.js";
+import { text } from "./i18n.js";
 import { createLog } from "./log.js";
-
-const shownBytes = 32; // of a binary message
-const friendlyCloses = [1000, 1001, 1005, 1012];
+import { describeBinary, explainClose, fitHeight, isFriendlyClose } from "./show.js";
 
 const segment = encodeURIComponent;
 
@@ -30,20 +28,6 @@ function isSegment(value) {
 
 function customPath(path) {
   return (path.startsWith("/") ? path : `/${path}`).replaceAll("#", "%23");
-}
-
-function explainClose(code, wasOpen) {
-  if (!wasOpen && code === 1006) return text("closeUnreached");
-  const known = text(`close${code}`);
-  if (known) return known;
-  if (code >= 4000 && code < 4500) return text("closeReconnect");
-  return code >= 4500 ? text("closeStop") : "";
-}
-
-function describeBinary(buffer) {
-  const head = new Uint8Array(buffer, 0, Math.min(buffer.byteLength, shownBytes));
-  const hex = Array.from(head, (byte) => byte.toString(16).padStart(2, "0")).join(" ");
-  return buffer.byteLength > shownBytes ? `${hex} …` : hex;
 }
 
 export function start(panel, parameters) {
@@ -111,12 +95,13 @@ export function start(panel, parameters) {
     });
     mine.addEventListener("message", ({ data }) => {
       if (typeof data === "string") return log.add("in", data, data ? "" : text("emptyText"));
-      log.add("in", describeBinary(data), text("binary", { bytes: data.byteLength.toLocaleString(locale) }));
+      const { content, note } = describeBinary(new Uint8Array(data));
+      log.add("in", content, note);
     });
     mine.addEventListener("error", () => log.add("error", text("failed")));
     mine.addEventListener("close", ({ code, reason }) => {
       socket = null;
-      const direction = friendlyCloses.includes(code) ? "info" : "error";
+      const direction = isFriendlyClose(code) ? "info" : "error";
       log.add(direction, `${text("closed")} ${code} ${reason}`.trimEnd(), explainClose(code, wasOpen));
       showState("closed");
     });
@@ -127,14 +112,8 @@ export function start(panel, parameters) {
     socket.send(message.value);
     log.add("out", message.value, message.value ? "" : text("emptyText"));
     message.value = "";
-    fitMessage();
+    fitHeight(message);
     message.focus();
-  }
-
-  // The box grows with its text; the style sheet bounds it.
-  function fitMessage() {
-    message.style.height = "auto";
-    message.style.height = `${message.scrollHeight + message.offsetHeight - message.clientHeight}px`;
   }
 
   endpoint.addEventListener("change", showEndpoint);
@@ -149,7 +128,7 @@ export function start(panel, parameters) {
     send();
   });
   get("clear").addEventListener("click", () => log.clear());
-  message.addEventListener("input", fitMessage);
+  message.addEventListener("input", () => fitHeight(message));
   message.addEventListener("keydown", (event) => {
     // An input method's Enter chooses a word; it must not send.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;

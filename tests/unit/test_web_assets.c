@@ -8,8 +8,9 @@
 
 #include "web/assets.h"
 
-static const char *const paths[] = {"/",       "/style.css", "/app.js",     "/i18n.js",
-                                    "/log.js", "/plain.js",  "/favicon.svg"};
+static const char *const paths[] = {"/",        "/style.css",     "/app.js",      "/i18n.js",
+                                    "/log.js",  "/plain.js",      "/favicon.svg", "/questions.js",
+                                    "/show.js", "/structured.js", "/topics.js",   "/switchboard.js"};
 enum { PATHS = sizeof paths / sizeof paths[0] };
 
 static void each_file_is_there(void **state)
