@@ -33,7 +33,7 @@ def test_past_max_connections_newcomers_get_503():
         clients[-1].send("x")
         assert clients[-1].recv() == "late:x"
         assert status(broker) == 503
-        assert len(broker.log("connections refused")) == 2
+        wait_until(lambda: len(broker.log("connections refused")) == 2, "a new episode is told of")
         for client in clients:
             client.close()
         wait_until(lambda: broker.stats()["online"] == 0, "all have left")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib import PATIENCE, SANITIZED, Broker, Cluster, RawWs, rss_bytes, wait_until
+from lib import PATIENCE, SANITIZED, Broker, Cluster, rss_bytes, wait_until
 
 MIB = 1 << 20
 OPTIONS = {"max_message": "256KiB", "outbox_limit": "1MiB", "close_timeout": "1s"}
