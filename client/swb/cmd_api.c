@@ -250,10 +250,12 @@ int command_sessions(const struct args *args)
     json_t *all = json_array();
     uint64_t limit;
     int status = all ? EXIT_OK : EXIT_ERROR;
-    char *cursor = NULL;
+    char *cursor = NULL, page[24];
+    enum { PAGE_MAX = 1000 };
 
     if (!args_number(args, OPT_LIMIT, UINT64_MAX, &limit))
         status = EXIT_USAGE;
+    snprintf(page, sizeof page, "%" PRIu64, limit < PAGE_MAX ? limit : PAGE_MAX);
     while (status == EXIT_OK && json_array_size(all) < limit) {
         struct buffer path;
         json_t *root;
@@ -263,6 +265,7 @@ int command_sessions(const struct args *args)
         add_parameter(&path, "instance", args->values[OPT_INSTANCE]);
         add_parameter(&path, "route", args->values[OPT_ROUTE]);
         add_parameter(&path, "cursor", cursor);
+        add_parameter(&path, "limit", page);
         status = ask(args, "GET", &path, &root);
         buffer_close(&path);
         json_t *list = find_list(root);
