@@ -81,7 +81,7 @@ static void push_error(struct session *session, int64_t id, int code, struct sli
     writer_map(&writer, 4);
     writer_pair_int(&writer, "code", info->code);
     writer_pair_str(&writer, "name", slice_text(info->name));
-    writer_pair_str(&writer, "text", text.data ? text : slice_text(info->text));
+    writer_pair_str(&writer, "text", text.len ? text : slice_text(info->text));
     writer_pair_bool(&writer, "retry", info->retry);
     writer_end(&writer);
     writer_end(&writer);
