@@ -341,11 +341,11 @@ export class SwitchboardEvent extends Event {
   }
 }
 
-// Close codes after which connecting again the same way would end the same way.
-const finalCloses = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
+// Whether connecting again can end otherwise. 1005 and 1006 stand for ends without a code.
+const passingCloses = new Set([1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014]);
 
 function isFinal(code) {
-  return finalCloses.has(code) || (code >= 4500 && code <= 4999);
+  return !passingCloses.has(code) && !(code >= 4000 && code <= 4499);
 }
 
 function shortened(text) {

@@ -94,7 +94,7 @@ test("a disconnect push says how long to wait the first time", async (t) => {
 });
 
 for (const [code, state] of [
-  [1000, "stopped"],
+  [1000, "down"],
   [1001, "down"],
   [1002, "stopped"],
   [1005, "down"],
