@@ -127,7 +127,7 @@ static bool set_json_since(struct command *command, const json_t *value)
     return true;
 }
 
-static bool set_json_data(struct command_reader *reader, struct command *command, const json_t *value)
+static bool set_dumped_data(struct command_reader *reader, struct command *command, const json_t *value)
 {
     char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
     bool kept = text && buffer_append_text(&reader->text, text);
@@ -135,6 +135,75 @@ static bool set_json_data(struct command_reader *reader, struct command *command
     free(text);
     set_payload(command, CONTENT_JSON, slice_from(reader->text.data, reader->text.len));
     return kept;
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Steps over one JSON value that is known to be valid. */
+static const char *skip_json(const char *at)
+{
+    unsigned depth = 0;
+
+    do {
+        if (*at == '"') {
+            for (at++; *at != '"'; at++)
+                at += *at == '\\';
+        } else if (*at == '{' || *at == '[') {
+            depth++;
+        } else if (*at == '}' || *at == ']') {
+            depth--;
+        }
+        at++;
+    } while (depth || !strchr(",:]} \t\r\n", *at));
+    return at;
+}
+
+static const char *skip_space(const char *at)
+{
+    return at + strspn(at, " \t\r\n");
+}
+
+/* The text of a member of the frame read last, as the client wrote it; {NULL, 0} when its key was written with escapes. */
+static struct slice json_member(const struct command_reader *reader, const char *quoted_key)
+{
+    size_t key_len = strlen(quoted_key);
+
+    for (const char *at = skip_space(reader->frame + 1); *at == '"';) {
+        const char *key = at, *value = skip_space(skip_space(skip_json(at)) + 1);
+        at = skip_json(value);
+        if (strncmp(key, quoted_key, key_len) == 0)
+            return slice_from(value, (size_t)(at - value));
+        at = skip_space(at);
+        at = skip_space(at + (*at == ','));
+    }
+    return slice_from(NULL, 0);
+}
+
+/* Keeps the value as the client wrote it, less the space between tokens: 1.10 stays 1.10. */
+static bool set_json_data(struct command_reader *reader, struct command *command, const json_t *value)
+{
+    struct slice text = json_member(reader, "\"data\"");
+    bool quoted = false;
+
+    if (!text.data)
+        return set_dumped_data(reader, command, value);
+    if (!buffer_reserve(&reader->text, text.len))
+        return false;
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.data[i];
+        if (!quoted && is_space(c))
+            continue;
+        reader->text.data[reader->text.len++] = c;
+        if (c == '"')
+            quoted = !quoted;
+        else if (quoted && c == '\\')
+            reader->text.data[reader->text.len++] = text.data[++i];
+    }
+    set_payload(command, CONTENT_JSON, slice_from(reader->text.data, reader->text.len));
+    return true;
 }
 
 static bool set_json(struct command_reader *reader, struct command *command, const struct field *field,
@@ -198,7 +267,7 @@ static enum command_status read_json(struct command_reader *reader, struct comma
     json_t *value;
     const char *key;
 
-    while (reader->at < reader->end && strchr(" \t\r\n", *reader->at))
+    while (reader->at < reader->end && is_space(*reader->at))
         reader->at++;
     if (reader->at == reader->end)
         return COMMAND_END;
@@ -215,6 +284,7 @@ static enum command_status read_json(struct command_reader *reader, struct comma
                  tree ? "the frame is another value" : error.text);
         return COMMAND_FATAL;
     }
+    reader->frame = reader->at;
     reader->at += error.position;
     json_object_foreach(tree, key, value)
     {
@@ -253,7 +323,7 @@ static bool set_mp_since(struct command *command, struct mp_reader *in)
 static bool set_mp_data(struct command_reader *reader, struct command *command, struct mp_reader *in)
 {
     json_t *value = mp_to_json(in);
-    bool kept = value && set_json_data(reader, command, value);
+    bool kept = value && set_dumped_data(reader, command, value);
 
     json_decref(value);
     return kept;

@@ -54,6 +54,7 @@ enum command_status {
 struct command_reader {
     enum face face;
     const char *at, *end;
+    const char *frame;  /* JSON: where the frame read last begins */
     void *tree;         /* of the frame read last, owned */
     struct buffer text; /* decoded payload of the frame read last, owned */
     char problem[120];
