@@ -127,9 +127,24 @@ static bool set_json_since(struct command *command, const json_t *value)
     return true;
 }
 
+/* The value as JSON text, its numbers with no more digits than it takes to read them back; the caller frees it. */
+static char *dump_shortest(const json_t *value)
+{
+    for (size_t precision = 15; precision < 17; precision++) {
+        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(precision));
+        json_t *again = text ? json_loads(text, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
+        bool same = again && json_equal(value, again);
+        json_decref(again);
+        if (same)
+            return text;
+        free(text);
+    }
+    return json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+}
+
 static bool set_dumped_data(struct command_reader *reader, struct command *command, const json_t *value)
 {
-    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    char *text = dump_shortest(value);
     bool kept = text && buffer_append_text(&reader->text, text);
 
     free(text);
