@@ -246,6 +246,13 @@ class StructuredClient:
         """The payloads of the next `count` messages, which are all of one kind."""
         return [self.message()[kind] for _ in range(count)]
 
+    def rest(self, name=None):
+        """After the end of the connection: the pushes that came before it, or those of that name."""
+        self.wait_closed()
+        found = [push for push in self._pushes if name is None or push["push"] == name]
+        self._pushes.clear()
+        return found
+
     def barrier(self):
         """All that the server wrote so far has been read."""
         self.call("ping")
