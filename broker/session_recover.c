@@ -177,8 +177,11 @@ static void deliver_page(struct feed *feed, const struct storage_result *result)
         session_history_fields(&result->records[i], &fields);
         fields.to = address;
         struct message *message = message_create(&fields);
-        if (message)
-            session_push_message(session, message);
+        if (!message) { /* connected anew, it gets what it can't get now */
+            session_end(session, CLOSE_INTERNAL);
+            return;
+        }
+        session_push_message(session, message);
         message_unref(message);
         feed_remember(feed, fields.epoch, fields.offset);
     }
@@ -214,9 +217,12 @@ static void on_page(struct feed *feed, int error, const struct storage_result *r
         return;
     }
     /* The storage is gone again: the next reconnect goes on from here. */
-    if (error == ERROR_UNAVAILABLE && memory->cause == RECOVER_OUTAGE)
+    if (error == ERROR_UNAVAILABLE && (memory->cause == RECOVER_OUTAGE || memory->announced))
         return;
     bool more = !error && result->cursor.len > 0;
+    /* What was left to read when the first page came may be gone from the history by now. */
+    if (memory->announced && !outcome.recovered && feed->session->face != FACE_PLAIN)
+        session_push_recovered(feed->session, feed, &outcome);
     tell(feed, &outcome);
     if (!error)
         deliver_page(feed, result);
