@@ -20,6 +20,9 @@
 #include "broker/loop.h"
 #include "broker/lws_loop_ops.h"
 
+/* As many reads of one socket a turn at most, so that one sender doesn't keep the others waiting. */
+enum { READS_MAX = 64 };
+
 struct write_watch {
     struct event event;
     struct list changed; /* in lws_loop.changed when `wanted` and `added` may differ */
@@ -32,6 +35,7 @@ struct slot {
     struct lws *wsi;           /* whose socket this is: a descriptor's next owner must not inherit it */
     struct write_watch *write; /* NULL unless writing is wanted */
     bool reading;
+    bool expect_more; /* see lws_loop_expect_more() */
 };
 
 struct lws_loop {
@@ -75,8 +79,27 @@ static void serve(struct lws_loop *lws, evutil_socket_t fd, short events)
 
 static void on_readable(evutil_socket_t fd, short what, void *data)
 {
+    struct lws_loop *lws = data;
+    struct slot *slot = slot_of(lws, fd);
+    const struct lws *wsi = slot ? slot->wsi : NULL;
+
     (void)what;
-    serve(data, fd, LWS_POLLIN);
+    for (unsigned reads = 0; slot && slot->wsi == wsi && reads < READS_MAX; reads++) {
+        slot->expect_more = false;
+        serve(lws, fd, LWS_POLLIN);
+        slot = slot_of(lws, fd);
+        if (!slot || !slot->expect_more || !slot->reading)
+            return;
+    }
+}
+
+void lws_loop_expect_more(struct lws *wsi)
+{
+    struct lws_loop *lws = adapter_of(wsi);
+    struct slot *slot = lws ? slot_of(lws, lws_get_socket_fd(wsi)) : NULL;
+
+    if (slot)
+        slot->expect_more = true;
 }
 
 static void on_writable(evutil_socket_t fd, short what, void *data)

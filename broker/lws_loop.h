@@ -8,6 +8,7 @@
 #define BROKER_LWS_LOOP_H
 
 struct loop;
+struct lws;
 struct lws_context;
 struct lws_context_creation_info;
 struct lws_loop;
@@ -18,6 +19,10 @@ struct lws_loop;
 struct lws_loop *lws_loop_create(struct loop *loop, struct lws_context_creation_info *info);
 
 struct lws_context *lws_loop_context(struct lws_loop *lws); /* owned by `lws` */
+
+/* To be called while input of `wsi` is handled: there should be more of it in the socket, so read again at once instead of in the
+ * next turn. libwebsockets reads no more than a small buffer at a time. */
+void lws_loop_expect_more(struct lws *wsi);
 
 /* Destroys the context with every connection left in it; those get their CLOSED callbacks, their peers no
  * close frame. Not from a callback of libwebsockets: use loop_defer(). */

@@ -15,7 +15,7 @@
 enum {
     /* Each connection owns a receive buffer of this size for as long as it lives; a read takes no more at
        once. */
-    RX_BUFFER_SIZE = 1024,
+    RX_BUFFER_SIZE = 384,
     HEADER_MAX = 4096,
     KEEPALIVE_SECONDS = 5,
     TICK_MIN_MS = 20,
@@ -114,6 +114,8 @@ static unsigned seconds(uint64_t ms)
     return (unsigned)((ms + 999) / 1000);
 }
 
+static const lws_retry_bo_t no_validity_checks = {.secs_since_valid_ping = 0, .secs_since_valid_hangup = 0};
+
 static bool create_context(struct ws_server *server)
 {
     const struct config *config = server->config;
@@ -126,6 +128,9 @@ static bool create_context(struct ws_server *server)
     info.server_string = "switchboard";
     info.vhost_name = "switchboard";
     info.max_http_header_data = HEADER_MAX;
+    /* Pings are ours (ws_connection.c). libwebsockets' own check would put each connection into one sorted list, whose insertion
+     * takes longer the longer it is. */
+    info.retry_and_idle_policy = &no_validity_checks;
     info.pt_serv_buf_size = WS_SCRATCH_SIZE;
     info.timeout_secs = seconds(config->handshake_timeout);
     info.timeout_secs_ah_idle = info.timeout_secs;

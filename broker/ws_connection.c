@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/utf8.h"
+#include "broker/lws_loop.h"
 #include "broker/metrics.h"
 #include "broker/outbox.h"
 #include "broker/route.h"
@@ -278,6 +279,8 @@ int ws_connection_receive(struct lws *wsi, const void *data, size_t len)
     /* After a close frame, ours or theirs, nothing counts any more. */
     if (!ws || ws->close_code || ws->peer_code || ws->skipping)
         return 0;
+    if (!last || lws_remaining_packet_payload(wsi))
+        lws_loop_expect_more(wsi);
     size_t so_far = ws->partial ? ws->partial->len : 0;
     if (so_far + len > ws->server->config->max_message) {
         ws->server->options.metrics->messages_too_big++;
