@@ -201,6 +201,15 @@ void broker_drain(struct broker *broker)
     on_drain_tick(-1, 0, broker);
 }
 
+/* Over this instance's own API. */
+static void on_drain_ordered(void *data)
+{
+    struct broker *broker = data;
+
+    log_info("ordered to drain", log_str("from", "api"));
+    broker_drain(broker);
+}
+
 /* ---- life ---- */
 
 static size_t connection_limit(const struct config *config)
@@ -232,7 +241,7 @@ void broker_reload(struct broker *broker)
     size_t max_connections = connection_limit(config);
     ws_server_reload(broker->ws, config, max_connections);
     if (broker->api)
-        api_set_max_connections(broker->api, max_connections);
+        api_reload(broker->api, config, max_connections);
     sessions_set_limits(broker->sessions, config->outbox_limit, config->inflight_limit, config->max_message);
     router_set_max_message(broker->router, payload_limit(config));
     config_unref(broker->config);
@@ -354,10 +363,13 @@ static bool create_parts(struct broker *broker)
         .storage = broker->storage,
         .sessions = broker->sessions,
         .router = broker->router,
+        .requests = broker->requests,
         .metrics = &broker->metrics,
         .instance = broker->instance,
         .started_at_ms = broker->started_at_ms,
         .max_connections = max_connections,
+        .on_drain = on_drain_ordered,
+        .data = broker,
     };
     broker->api = api_create(&api);
     return broker->api != NULL;

@@ -47,6 +47,7 @@ enum config_storage { CONFIG_STORAGE_AUTO, CONFIG_STORAGE_MEMORY, CONFIG_STORAGE
 /* Sizes are in bytes, times in milliseconds. broker/options.c says what each key means. */
 struct config {
     struct config_address listen, api;
+    char *api_token, *api_token_file; /* at most one; empty: none */
     bool insecure;
     char *tls_cert, *tls_key; /* both or none; empty: none */
     struct config_list prefixes;
@@ -58,7 +59,7 @@ struct config {
     uint64_t heartbeat, lease, redis_timeout, redis_backoff_max, history_count, history_age;
 
     uint64_t workers; /* processes */
-    uint64_t max_connections, max_message, outbox_limit, inflight_limit, subscriptions_limit, requests_limit;
+    uint64_t max_connections, max_message, outbox_limit, inflight_limit, subscriptions_limit, requests_limit, api_limit;
     uint64_t request_timeout, ping_interval, ping_timeout, handshake_timeout, close_timeout, drain_time, drain_delay;
 
     enum log_level log_level;
@@ -94,6 +95,11 @@ void config_unref(struct config *config); /* NULL is allowed */
 /* True when clients must prove who they are; only then may the broker listen off loopback without `insecure`.
  */
 bool config_has_auth(const struct config *config);
+
+/* Reads the token that the API asks for, from the configuration or the file that it names. `*token` is the caller's, NULL when
+ * none is asked for. False, and `problem` says why, when the file can't be read or holds no token. */
+bool config_api_token(const struct config *config, char **token, char *problem, size_t size)
+    __attribute__((warn_unused_result));
 
 /* Writes the configuration as a file that reads back to the same, each value with its source; passwords are
  * replaced by ***, which does not read back. False when memory is short or `out` failed. */

@@ -1,5 +1,6 @@
 #include "broker/config_check.h"
 
+#include "base/alloc.h"
 #include "base/buffer.h"
 #include "broker/config_source.h"
 
@@ -59,16 +60,38 @@ static bool is_loopback(const struct config_address *address)
            (IN6_IS_ADDR_V4MAPPED(&sin6.sin6_addr) && sin6.sin6_addr.s6_addr[12] == 127);
 }
 
-static void check_exposure(const struct check *check, const char *key, const struct config_address *address)
+static bool is_exposed(const struct check *check, const char *key, const struct config_address *address)
+{
+    return sound(check, key) && sound(check, "insecure") && !check->config->insecure && !address->off &&
+           !is_loopback(address);
+}
+
+static void check_exposure(const struct check *check)
 {
     const struct config *config = check->config;
-    if (!sound(check, key) || !sound(check, "insecure") || config->insecure || config_has_auth(config) ||
-        address->off || is_loopback(address))
+    bool has_token = config->api_token[0] != '\0' || config->api_token_file[0] != '\0';
+    if (!config_has_auth(config) && is_exposed(check, "listen", &config->listen))
+        report(check, "listen", NULL,
+               "can be reached from other machines, and no authentication is configured: listen on a loopback "
+               "address such as 127.0.0.1 behind a proxy, or allow it with --insecure (insecure = yes)");
+    if (!has_token && sound(check, "api_token") && sound(check, "api_token_file") &&
+        is_exposed(check, "api", &config->api))
+        report(check, "api", NULL,
+               "can be reached from other machines, and no authentication is configured: set api_token, listen "
+               "on a loopback address such as 127.0.0.1, or allow it with --insecure (insecure = yes)");
+}
+
+static void check_token(const struct check *check)
+{
+    const struct config *config = check->config;
+    char problem[160], *token = NULL;
+    if (!sound(check, "api_token") || !sound(check, "api_token_file"))
         return;
-    report(check, key, NULL,
-           "can be reached from other machines, and no authentication is configured: listen on a loopback "
-           "address "
-           "such as 127.0.0.1 behind a proxy, or allow it with --insecure (insecure = yes)");
+    if (config->api_token[0] != '\0' && config->api_token_file[0] != '\0')
+        report(check, "api_token", "api_token_file", "contradict each other: drop one of the two");
+    else if (!config_api_token(config, &token, problem, sizeof problem))
+        report(check, "api_token_file", NULL, problem);
+    mem_free(token);
 }
 
 static void check_ports(const struct check *check)
@@ -145,8 +168,8 @@ void config_check(const struct config *config, void (*on_problem)(void *data, co
                   void *data)
 {
     const struct check check = {.config = config, .on_problem = on_problem, .data = data};
-    check_exposure(&check, "listen", &config->listen);
-    check_exposure(&check, "api", &config->api);
+    check_exposure(&check);
+    check_token(&check);
     check_ports(&check);
     check_tls(&check);
     check_storage(&check);

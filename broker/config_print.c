@@ -77,9 +77,10 @@ static bool print_setting(FILE *out, const struct config *config, const struct o
     buffer_init(&origin, 0);
     config_origin(config, spec, &origin);
     option_format(spec, config, false, &value);
-    bool redacted = spec->type == OPTION_REDIS && config->redis.password != NULL;
-    if (redacted)
+    if (spec->type == OPTION_REDIS && config->redis.password != NULL)
         buffer_append_text(&origin, "; *** stands for the password");
+    if (spec->secret && value.len > 0)
+        buffer_append_text(&origin, "; *** stands for the secret");
     const char *comment = buffer_text(&origin);
     bool ok = comment != NULL && buffer_text(&value) != NULL && !value.failed && !origin.failed;
     if (ok && spec->type == OPTION_LIST)

@@ -12,7 +12,7 @@
 #define REDIS_PORT   6379
 #define DATABASE_MAX 65535
 #define HOST_MAX     253
-#define REDACTED     "***"
+#define REDACTED     OPTION_REDACTED
 #define REDIS_FORM   "must be redis://[USER:PASSWORD@]HOST[:PORT][/DB] or unix://PATH[?db=DB]"
 
 static bool fail(char *problem, size_t size, const char *text)

@@ -336,7 +336,8 @@ void option_format(const struct option_spec *spec, const struct config *config, 
         buffer_append_text(out, spec->names[value.choice]);
         break;
     case OPTION_STRING:
-        buffer_append_text(out, value.string);
+        buffer_append_text(out, spec->secret && !secrets && value.string[0] != '\0' ? OPTION_REDACTED
+                                                                                   : value.string);
         break;
     case OPTION_LIST:
         for (size_t i = 0; i < value.list.count; i++)

@@ -32,6 +32,9 @@
     X(recoveries, "recoveries", "Recoveries of stored messages")                                             \
     X(commands, "commands", "Commands of structured clients")                                                \
     X(commands_failed, "commands_failed", "Of those, the ones answered with an error")                       \
+    X(api_answered, "api_answered", "HTTP requests to the API that were answered with success")              \
+    X(api_refused, "api_refused", "HTTP requests to the API that were refused, 4xx")                         \
+    X(api_failed, "api_failed", "HTTP requests to the API that failed, 5xx")                                 \
     X(storage_outages, "storage_outages", "Times the storage was lost")                                      \
     X(reaped, "reaped_sessions", "Sessions of dead instances removed by this one")
 

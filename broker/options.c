@@ -34,6 +34,16 @@ static bool is_instance(const char *value)
     return only(value, 0, 63, "._-");
 }
 
+bool option_is_token(const char *value)
+{
+    return only(value, 8, 256, "-._~+/=");
+}
+
+static bool is_token_or_none(const char *value)
+{
+    return value[0] == '\0' || option_is_token(value);
+}
+
 const char *const option_group_titles[GROUP_COUNT] = {
     [GROUP_LISTEN] = "Listening", [GROUP_STORAGE] = "Storage", [GROUP_LIMITS] = "Limits",
     [GROUP_TIMES] = "Times",      [GROUP_LOG] = "Log",
@@ -59,6 +69,26 @@ const struct option_spec option_specs[] = {
      .help =
          "Where health, metrics and the HTTP API are served. Anything but loopback needs authentication or "
          "insecure."},
+    {.key = "api_token",
+     .type = OPTION_STRING,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(api_token),
+     .fallback = "",
+     .check = is_token_or_none,
+     .form = "8 to 256 of A-Z a-z 0-9 - . _ ~ + / =",
+     .secret = true,
+     .meta = "TOKEN",
+     .reload = true,
+     .help = "The bearer token that the API asks for, except on /healthz and /readyz. With one, the API may listen "
+             "beyond loopback. Others on this machine can read the command line: use the environment or a file."},
+    {.key = "api_token_file",
+     .type = OPTION_STRING,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(api_token_file),
+     .fallback = "",
+     .meta = "FILE",
+     .reload = true,
+     .help = "A file that holds the token instead of api_token."},
     {.key = "insecure",
      .type = OPTION_BOOL,
      .group = GROUP_LISTEN,
@@ -258,6 +288,17 @@ const struct option_spec option_specs[] = {
      .meta = "N",
      .reload = true,
      .help = "How many requests of one session, and to one session, may be open at a time."},
+
+    {.key = "api_limit",
+     .type = OPTION_INTEGER,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(api_limit),
+     .fallback = "1024",
+     .min = 1,
+     .max = 1000000,
+     .meta = "N",
+     .reload = true,
+     .help = "How many HTTP requests to the API may wait for their answer at a time; more are answered 429."},
 
     {.key = "request_timeout",
      .type = OPTION_DURATION,

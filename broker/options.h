@@ -38,6 +38,7 @@ struct option_spec {
     const char *const *names;         /* ENUM: ends with NULL */
     bool (*check)(const char *value); /* STRING: NULL allows any */
     const char *form;                 /* STRING: what check() allows, in words */
+    bool secret;                      /* STRING: shown as *** */
     const char *meta;                 /* what stands for the value in the help */
     char letter;                      /* of the short option; 0: none */
     bool reload;                      /* SIGHUP changes it in a running broker */
@@ -73,6 +74,11 @@ void option_describe(const struct option_spec *spec, struct buffer *out);
 #define OPTION_NAME_SIZE 64
 const char *option_env_name(const struct option_spec *spec, char out[static OPTION_NAME_SIZE]);
 const char *option_long_name(const struct option_spec *spec, char out[static OPTION_NAME_SIZE]);
+
+/* 8 to 256 characters of RFC 6750's token. */
+bool option_is_token(const char *value);
+
+#define OPTION_REDACTED "***" /* what stands for a secret */
 
 /* The parsers of single types; `problem` as above. */
 bool config_address_parse(const char *text, bool off_allowed, struct config_address *address);

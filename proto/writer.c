@@ -217,3 +217,15 @@ void writer_pair_bool(struct writer *writer, const char *key, bool value)
     writer_key(writer, key);
     writer_bool(writer, value);
 }
+
+void writer_pair_null(struct writer *writer, const char *key)
+{
+    writer_key(writer, key);
+    before_value(writer);
+    if (writer->face == FACE_JSON) {
+        put(writer, "null");
+        return;
+    }
+    msgpack_packer packer = packer_of(writer);
+    msgpack_pack_nil(&packer);
+}

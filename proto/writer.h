@@ -46,5 +46,6 @@ void writer_payload(struct writer *writer, enum message_content content, struct 
 void writer_pair_str(struct writer *writer, const char *key, struct slice text);
 void writer_pair_int(struct writer *writer, const char *key, int64_t value);
 void writer_pair_bool(struct writer *writer, const char *key, bool value);
+void writer_pair_null(struct writer *writer, const char *key);
 
 #endif

@@ -1,0 +1,120 @@
+/* The stored messages of an address. */
+#include "broker/api_internal.h"
+
+#include "broker/session_internal.h"
+#include "proto/push.h"
+
+#include <event2/http.h>
+
+enum { LIMIT_DEFAULT = 100, LIMIT_MAX = 1000, BYTES_MAX = 16 << 20 };
+
+struct history {
+    struct call call;
+    struct address address;
+    char name[ADDRESS_NAME_MAX + 1]; /* the address's points here */
+    bool since;                      /* it was asked whether something is missing */
+};
+
+/* How many of the messages one answer takes. */
+static size_t fitting(const struct storage_result *result)
+{
+    size_t bytes = 0, count = 0;
+
+    for (; count < result->record_count; count++) {
+        for (size_t i = 0; i < result->records[count].field_count; i++)
+            bytes += result->records[count].fields[i].value.len;
+        if (count && bytes > BYTES_MAX)
+            break;
+    }
+    return count;
+}
+
+static void write_history(const struct history *history, const struct storage_result *result,
+                          struct writer *writer)
+{
+    size_t count = fitting(result);
+    struct slice cursor = count < result->record_count ? result->records[count - 1].key : result->cursor;
+    char to[ADDRESS_MAX + 1];
+
+    writer_map(writer, 5);
+    if (history->since)
+        writer_pair_bool(writer, "recovered", result->number > 0);
+    if (result->offset.len) {
+        writer_pair_str(writer, "epoch", result->epoch);
+        writer_pair_str(writer, "offset", result->offset);
+    }
+    writer_key(writer, "messages");
+    writer_array(writer, count);
+    for (size_t i = 0; i < count; i++) {
+        struct message_fields fields;
+        session_history_fields(&result->records[i], &fields);
+        fields.to = slice_from(to, address_format(&history->address, to));
+        push_write_message(writer, &fields);
+    }
+    writer_end(writer);
+    if (cursor.len)
+        writer_pair_str(writer, "cursor", cursor);
+    writer_end(writer);
+}
+
+static void on_history(struct storage_request *request, int error, const struct storage_result *result)
+{
+    struct history *history = container_of(request, struct history, call.request);
+    struct api *api = history->call.api;
+    struct buffer json;
+    struct writer writer;
+
+    buffer_init(&json, 0);
+    writer_begin(&writer, FACE_JSON, &json);
+    if (!error && history->call.http)
+        write_history(history, result, &writer);
+    struct evhttp_request *http = api_call_finish(&history->call);
+    if (http && error)
+        api_reply_error(api, http, error, error == ERROR_BAD_REQUEST ? "\"since\" is no offset" : NULL);
+    else if (http)
+        api_reply_json(api, http, 200, &json);
+    buffer_close(&json);
+}
+
+static void ask_history(struct api *api, const struct api_input *input, const struct address *address)
+{
+    const struct slice *since = api_query_find(input->query, "since");
+    const struct slice *epoch = api_query_find(input->query, "epoch");
+    uint64_t limit = LIMIT_DEFAULT;
+    bool reverse = false;
+    char channel[CHANNEL_MAX];
+
+    if (!api_input_number(api, input, "limit", 1, LIMIT_MAX, &limit) ||
+        !api_input_bool(api, input, "reverse", &reverse))
+        return;
+    struct history *history = api_call_create(api, input->http, sizeof *history, on_history);
+    if (!history)
+        return;
+    memcpy(history->name, address->name.data, address->name.len);
+    history->address = (struct address){address->kind, slice_from(history->name, address->name.len)};
+    history->since = since && !reverse;
+    const struct storage_history_query query = {
+        .offset = since ? *since : slice_from(NULL, 0),
+        .epoch = epoch ? *epoch : slice_from(NULL, 0),
+        .limit = (size_t)limit,
+        .reverse = reverse,
+    };
+    storage_history(api->options.storage, slice_from(channel, address_channel(address, channel)), &query,
+                    &history->call.request);
+}
+
+void api_serve_history(struct api *api, const struct api_input *input)
+{
+    struct address address;
+
+    if (api_input_address(api, input, &address))
+        ask_history(api, input, &address);
+}
+
+void api_serve_topic_history(struct api *api, const struct api_input *input)
+{
+    struct address topic;
+
+    if (api_input_name(api, input, ADDRESS_TOPIC, &topic))
+        ask_history(api, input, &topic);
+}
