@@ -31,13 +31,13 @@ static struct config_setting *setting_of(const struct config *config, const stru
     return &config->source->settings[spec - option_specs];
 }
 
-/* Writes how the value was given. A URL may hold a password, and one that doesn't parse can't be redacted. */
+/* Writes how the value was given, without secrets; a URL that doesn't parse may hold a password, too. */
 static void value_given(const struct option_spec *spec, enum config_rank rank, const char *origin,
                         const char *text, char *out, size_t size)
 {
     char name[OPTION_NAME_SIZE];
-    if (spec->type == OPTION_REDIS)
-        text = "***";
+    if (spec->type == OPTION_REDIS || spec->secret)
+        text = OPTION_REDACTED;
     if (rank == RANK_COMMAND_LINE)
         snprintf(out, size, "--%s=%s", option_long_name(spec, name), text);
     else if (rank == RANK_ENVIRONMENT)
