@@ -252,12 +252,14 @@ static bool set_json(struct command_reader *reader, struct command *command, con
     return false;
 }
 
-/* False when the frame at reader->at is nested too deeply; jansson's own limit is far above ours. */
-static bool is_shallow(const struct command_reader *reader)
+/* False when the frame at reader->at is nested too deeply; jansson's own limit is far above ours. `end`: where it ends by its
+ * brackets, NULL when it doesn't. */
+static bool is_shallow(const struct command_reader *reader, const char **end)
 {
     unsigned depth = 0;
     bool quoted = false;
 
+    *end = NULL;
     for (const char *c = reader->at; c < reader->end; c++) {
         if (quoted) {
             if (*c == '\\')
@@ -270,23 +272,67 @@ static bool is_shallow(const struct command_reader *reader)
             if (++depth > MP_DEPTH_MAX)
                 return false;
         } else if ((*c == '}' || *c == ']') && (depth == 0 || --depth == 0)) {
+            *end = *c == '}' ? c + 1 : NULL;
             return true;
         }
     }
     return true;
 }
 
+/* The number that stands behind a key; 0 when that is no id. */
+static int64_t id_behind(const char *at, const char *end)
+{
+    int64_t id = 0;
+
+    while (at < end && (is_space(*at) || *at == ':'))
+        at++;
+    for (; at < end && *at >= '0' && *at <= '9' && id >> ID_MAX_BITS == 0; at++)
+        id = 10 * id + (*at - '0');
+    return at < end && (is_space(*at) || *at == ',' || *at == '}') ? id : 0;
+}
+
+/* The id of an object that jansson can't hold, found by its tokens; 0: none. The object's brackets and quotes match up. */
+static int64_t find_id(const char *at, const char *end)
+{
+    static const char key[] = "\"id\"";
+    unsigned depth = 0;
+
+    while (at < end) {
+        const char *start = at;
+        depth += *at == '{' || *at == '[';
+        depth -= *at == '}' || *at == ']';
+        if (*at++ != '"')
+            continue;
+        for (; *at != '"'; at++)
+            at += *at == '\\';
+        at++;
+        if (depth == 1 && (size_t)(at - start) == sizeof key - 1 && memcmp(start, key, sizeof key - 1) == 0 &&
+            *skip_space(at) == ':')
+            return id_behind(at, end);
+    }
+    return 0;
+}
+
+/* An object by RFC 8259, but with a number out of range, a NUL in a key or a key given twice. */
+static bool goes_too_far(const json_error_t *error)
+{
+    enum json_error_code code = json_error_code(error);
+
+    return code == json_error_numeric_overflow || code == json_error_null_byte_in_key ||
+           code == json_error_duplicate_key;
+}
+
 static enum command_status read_json(struct command_reader *reader, struct command *command)
 {
     json_error_t error;
     json_t *value;
-    const char *key;
+    const char *key, *end;
 
     while (reader->at < reader->end && is_space(*reader->at))
         reader->at++;
     if (reader->at == reader->end)
         return COMMAND_END;
-    if (!is_shallow(reader)) {
+    if (!is_shallow(reader, &end)) {
         snprintf(reader->problem, sizeof reader->problem, "the frame is nested deeper than %d levels",
                  MP_DEPTH_MAX);
         return COMMAND_FATAL;
@@ -294,6 +340,12 @@ static enum command_status read_json(struct command_reader *reader, struct comma
     json_t *tree = json_loadb(reader->at, (size_t)(reader->end - reader->at),
                               JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &error);
     reader->tree = tree;
+    if (!tree && end && goes_too_far(&error)) {
+        set_id(command, find_id(reader->at, end));
+        snprintf(reader->problem, sizeof reader->problem, "%.100s", error.text);
+        reader->at = end;
+        return COMMAND_READ;
+    }
     if (!json_is_object(tree)) {
         snprintf(reader->problem, sizeof reader->problem, "not a JSON object: %.80s",
                  tree ? "the frame is another value" : error.text);
