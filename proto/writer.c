@@ -122,7 +122,8 @@ static void put_json_string(struct writer *writer, struct slice text)
             put(writer, escape);
         }
     }
-    buffer_append(writer->out, text.data + start, text.len - start);
+    if (start < text.len)
+        buffer_append(writer->out, text.data + start, text.len - start);
     put(writer, "\"");
 }
 
