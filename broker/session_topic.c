@@ -84,6 +84,18 @@ void subscription_fail(struct subscription *subscription, int code)
     drop(subscription);
 }
 
+/* Drops what the client itself no longer wants, and answers the subscribe if that is still to be done. */
+static void overtake(struct subscription *subscription)
+{
+    const struct feed_memory *memory = subscription->feed.memory;
+    bool recovering = subscription->since && !subscription->pattern && !memory->announced;
+
+    if (!subscription->confirmed || recovering)
+        session_error(subscription->feed.session, subscription->command, ERROR_CONFLICT,
+                      slice_text("a later command for the same topic overtook this one"));
+    drop(subscription);
+}
+
 /* ---- presence ---- */
 
 static void on_joined(struct storage_request *request, int error, const struct storage_result *result)
@@ -243,7 +255,7 @@ void session_subscribe(struct session *session, const struct command *command)
     if (former) {
         if (former->presence && !keeps_presence)
             leave(former);
-        drop(former);
+        overtake(former);
     }
 }
 
@@ -254,7 +266,7 @@ void session_unsubscribe(struct session *session, const struct command *command)
     if (subscription) {
         if (subscription->presence)
             leave(subscription);
-        drop(subscription);
+        overtake(subscription);
     }
     session_ok_empty(session, command->id);
 }
