@@ -147,7 +147,7 @@ static void on_deliver(struct subscriber *subscriber, struct message *message)
     } else if (message->fields.kind == MESSAGE_TAKEOVER) {
         if (feed == &session->own)
             on_takeover(session, message->fields.correlation);
-    } else if (session->state == SESSION_REGISTERING) {
+    } else if (!session->greeted) {
         if (held_append(&session->pending, &session->pending_bytes, feed, message))
             session->pending_count++;
     } else {

@@ -140,6 +140,7 @@ struct session {
     bool complained : 1; /* a failed or absent message was logged; cleared by one that arrived */
     bool wants_room : 1; /* a recovery waits for the outbox to drain */
     bool opened : 1;     /* it was online, so it counts when it closes */
+    bool greeted : 1;    /* the client knows that it is online; until then what comes for it waits in `pending` */
     bool outage : 1; /* the storage was lost since it came online, and what was missed is not recovered yet */
     char strings[];  /* name, conn, remote, agent */
 };

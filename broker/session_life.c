@@ -113,6 +113,8 @@ static void take_pending(struct session *session)
 
 void session_greet(struct session *session)
 {
+    session->greeted = true;
+    take_pending(session);
     if (session->state == SESSION_ONLINE)
         session->transport->ops->set_reading(session->transport, true);
 }
@@ -134,12 +136,10 @@ void session_maybe_online(struct session *session)
         session_restore_later(session);
     if (shared->memory) {
         feed_recover(shared, RECOVER_HELLO, 0);
-        take_pending(session);
         return;
     }
     if (session->face != FACE_PLAIN)
         session_push_hello(session, NULL);
-    take_pending(session);
     session_greet(session);
 }
 
@@ -214,7 +214,7 @@ void session_end(struct session *session, int code)
     if (session->state == SESSION_REGISTERING && session->transport && code != CLOSE_SLOW_READER)
         flush_pending(session);
     session->close_code = (uint16_t)code;
-    if (session->transport && session->state == SESSION_ONLINE && session->face != FACE_PLAIN)
+    if (session->transport && session->greeted && session->face != FACE_PLAIN)
         session_push_disconnect(session, code);
     if (session->state == SESSION_LEAVING)
         return; /* that was too much for a slow reader */

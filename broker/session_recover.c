@@ -333,7 +333,7 @@ static void restart_feed(struct feed *feed)
         feed_recover(feed,
                      feed->memory->announced || !feed->memory->begun ? RECOVER_OUTAGE : feed->memory->cause,
                      feed->memory->command);
-    else if (session->face != FACE_PLAIN)
+    else if (session->face != FACE_PLAIN && session->greeted)
         session_push_recovered(session, feed, &lost);
 }
 
