@@ -25,7 +25,7 @@ struct request {
     struct storage_request publish, lookup; /* open while `publishing`, `looking` */
     struct event *deadline;
     struct message *refusal; /* the last refusal of one of a user's sessions; a reference */
-    size_t refusals;
+    struct list refusers;    /* struct refuser */
     bool publishing, looking, look_again;
     bool finished;     /* out of the map; only waits for the storage to let go of it */
     struct address to; /* its name points into `text` */
@@ -33,6 +33,13 @@ struct request {
     void *data;
     size_t id_len, from_len;
     char text[]; /* id, from, the name of `to` */
+};
+
+/* One of a user's sessions that refused: it will not reply any more, but its refusal counts for no other. */
+struct refuser {
+    struct list link;
+    size_t len;
+    char address[];
 };
 
 /* The end of a request that somebody waited for only to be told; it needs no answer. */
@@ -61,6 +68,8 @@ static void request_free(struct request *request)
     if (request->deadline)
         event_free(request->deadline);
     message_unref(request->refusal);
+    for (struct list *link; (link = list_pop(&request->refusers));)
+        mem_free(container_of(link, struct refuser, link));
     mem_free(request);
 }
 
@@ -162,6 +171,28 @@ static void on_deadline(evutil_socket_t fd, short what, void *data)
 
 static void look_who_is_left(struct request *request);
 
+static bool has_refused(const struct request *request, struct slice name)
+{
+    static const size_t kind = sizeof "session:" - 1;
+
+    list_for_each (link, &request->refusers) {
+        const struct refuser *refuser = container_of(link, struct refuser, link);
+        if (refuser->len > kind &&
+            slice_equal(name, slice_from(refuser->address + kind, refuser->len - kind)))
+            return true;
+    }
+    return false;
+}
+
+/* Whether one of these sessions of the user may still reply. */
+static bool may_reply(const struct request *request, const struct storage_result *sessions)
+{
+    for (size_t i = 0; i < sessions->record_count; i++)
+        if (!has_refused(request, sessions->records[i].key))
+            return true;
+    return false;
+}
+
 static void on_user_listed(struct storage_request *lookup, int error, const struct storage_result *result)
 {
     struct request *request = container_of(lookup, struct request, lookup);
@@ -169,7 +200,7 @@ static void on_user_listed(struct storage_request *lookup, int error, const stru
     request->looking = false;
     if (request->finished) {
         maybe_free(request);
-    } else if (!error && result->record_count <= request->refusals) {
+    } else if (!error && !may_reply(request, result)) {
         if (request->refusal)
             complete(request, ERROR_REFUSED, &request->refusal->fields, false);
         else
@@ -189,6 +220,20 @@ static void look_who_is_left(struct request *request)
     storage_list_user(request->requests->options.storage, request->to.name, &request->lookup);
 }
 
+/* When memory is short the refuser counts as one who may still reply, and the deadline decides. */
+static void note_refusal(struct request *request, const struct message_fields *answer)
+{
+    struct refuser *refuser = mem_alloc(sizeof *refuser + answer->from.len);
+
+    message_unref(request->refusal);
+    request->refusal = message_create(answer);
+    if (!refuser)
+        return;
+    refuser->len = answer->from.len;
+    memcpy(refuser->address, answer->from.data, answer->from.len);
+    list_append(&request->refusers, &refuser->link);
+}
+
 void requests_on_answer(struct requests *requests, const struct message_fields *answer)
 {
     struct map_node *node = map_find(&requests->open, answer->correlation.data, answer->correlation.len);
@@ -203,11 +248,8 @@ void requests_on_answer(struct requests *requests, const struct message_fields *
         bool refused = answer->kind == MESSAGE_REFUSED;
         complete(request, refused ? ERROR_REFUSED : ERROR_GONE, refused ? answer : NULL, false);
     } else {
-        if (answer->kind == MESSAGE_REFUSED) {
-            message_unref(request->refusal);
-            request->refusal = message_create(answer);
-            request->refusals++;
-        }
+        if (answer->kind == MESSAGE_REFUSED)
+            note_refusal(request, answer);
         look_who_is_left(request);
     }
 }
@@ -236,6 +278,7 @@ static struct request *request_create(struct requests *requests, const struct re
     if (!request)
         return NULL;
     request->requests = requests;
+    list_init(&request->refusers);
     request->id_len = question->id.len;
     request->from_len = question->from.len;
     memcpy(request->text, question->id.data, question->id.len);
