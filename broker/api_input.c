@@ -112,8 +112,8 @@ bool api_input_payload(struct api *api, const struct api_input *input, struct ap
 
     if (!api_input_body(api, input, api->config->max_message, &body))
         return false;
-    const char *wrong = api_payload_read(type, body, payload);
-    if (wrong)
-        api_reply_error(api, input->http, ERROR_BAD_REQUEST, wrong);
-    return !wrong;
+    int error = api_payload_read(type, body, payload);
+    if (error)
+        api_reply_error(api, input->http, error, payload->problem);
+    return !error;
 }

@@ -85,6 +85,28 @@ void api_reply_problem(struct api *api, struct evhttp_request *http, int status,
 /* Writes the key and a text that may not be UTF-8, as User-Agents may. */
 void api_write_text(struct writer *writer, const char *key, struct slice text);
 
+/* ---- records of the registry (api_records.c) ---- */
+
+struct api_shown_field {
+    const char *name; /* as in the registry */
+    bool number;
+};
+
+#define COUNT_OF(array) (sizeof(array) / sizeof *(array))
+
+/* Empty when the record has no such field. */
+struct slice api_record_field(const struct storage_record *record, const char *name);
+
+/* Writes one record as a map: its key under the name `key`, then those of the fields that it has. */
+void api_write_record(struct writer *writer, const struct storage_record *record, const char *key,
+                      const struct api_shown_field *fields, size_t count);
+void api_write_session(struct writer *writer, const struct storage_record *record);
+
+/* Writes the key `name` and an array of records. */
+void api_write_records(struct writer *writer, const char *name, const struct storage_record *records,
+                       size_t record_count, const char *key, const struct api_shown_field *fields,
+                       size_t count);
+
 /* ---- requests that wait (api_call.c) ---- */
 
 struct call {

@@ -64,14 +64,15 @@ bool api_hex_read(struct slice text, struct buffer *out) __attribute__((warn_unu
 
 struct api_payload {
     enum message_content content;
-    struct slice bytes; /* points into the body, or into `owned` */
-    char *owned;        /* from malloc(); NULL: nothing */
+    struct slice bytes;  /* points into the body, or into `owned` */
+    char *owned;         /* NULL: nothing */
+    const char *problem; /* a constant */
 };
 
 /* The payload that a body of this Content-Type is: text for text/..., JSON (made compact) for application/json and ...+json, binary for the
- * rest. What has no type, or the one that curl gives everything (application/x-www-form-urlencoded), is text when it is UTF-8. NULL on success
- * (then api_payload_close() is needed), otherwise a constant text that says what is wrong. */
-const char *api_payload_read(const char *content_type, struct slice body, struct api_payload *payload)
+ * rest. What has no type, or the one that curl gives everything (application/x-www-form-urlencoded), is text when it is UTF-8. 0 (then
+ * api_payload_close() is needed), or an error from proto/errors.h, and with ERROR_BAD_REQUEST `problem` says what is wrong. */
+int api_payload_read(const char *content_type, struct slice body, struct api_payload *payload)
     __attribute__((warn_unused_result));
 void api_payload_close(struct api_payload *payload);
 

@@ -157,6 +157,11 @@ static bool is_space(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
+static bool ends_scalar(char c)
+{
+    return is_space(c) || c == ',' || c == ':' || c == ']' || c == '}';
+}
+
 /* Steps over one JSON value that is known to be valid. */
 static const char *skip_json(const char *at)
 {
@@ -172,13 +177,15 @@ static const char *skip_json(const char *at)
             depth--;
         }
         at++;
-    } while (depth || !strchr(",:]} \t\r\n", *at));
+    } while (depth || !ends_scalar(*at));
     return at;
 }
 
 static const char *skip_space(const char *at)
 {
-    return at + strspn(at, " \t\r\n");
+    while (is_space(*at))
+        at++;
+    return at;
 }
 
 /* The text of a member of the frame read last, as the client wrote it; {NULL, 0} when its key was written with escapes. */

@@ -371,6 +371,7 @@ static void one_request_suffers_when_memory_is_short(void **state)
     static const struct {
         const char *method, *path, *body;
     } calls[] = {{"POST", "/v1/send/user:x?store=1", "hi"},
+                 {"POST", "/v1/send/user:x", "{\"a\":1}"},
                  {"POST", "/v1/request/session:x?timeout=1s", "?"},
                  {"GET", "/v1/sessions?user=x&instance=a1", ""},
                  {"GET", "/v1/sessions?route=/&limit=1", ""},
@@ -385,7 +386,9 @@ static void one_request_suffers_when_memory_is_short(void **state)
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         bool failed = true;
         for (size_t n = 1; failed; n++) {
-            int fd = http_post(calls[i].method, calls[i].path, "", calls[i].body);
+            int fd =
+                http_post(calls[i].method, calls[i].path,
+                          *calls[i].body == '{' ? "Content-Type: application/json\r\n" : "", calls[i].body);
             struct pollfd readable = {.fd = fd, .events = POLLIN};
             alloc_fixture_fail(n);
             for (int turn = 0; turn < 2000 && poll(&readable, 1, 1) == 0; turn++) {
