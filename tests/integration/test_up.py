@@ -121,7 +121,9 @@ def test_a_dead_broker_is_told_and_can_be_started_again():
         with WsClient(f"ws://127.0.0.1:{up.port}/websocket/a") as client:
             client.send("x")
             assert client.recv() == "a:x"
-        with Process("broker1 again", ["bash", "-c", "exec " + command]):
+        kept = environment()
+        del kept["SWITCHBOARD_BIN"]
+        with Process("broker1 again", ["bash", "-c", "exec " + command], env=kept, inherit=False):
             host, port = address.split(":")
 
             def answers():
