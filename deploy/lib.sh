@@ -78,7 +78,7 @@ package_choose() {
 # Debian starts a daemon when its package is installed, and at every boot from then on. These are wanted as programs only:
 # while they are installed a policy says no, for just these, and afterwards they are off at boot. A policy that the machine
 # has already, and daemons that it had before, are left alone.
-quiet_daemons='redis-server haproxy nginx'
+quiet_daemons='redis-server haproxy nginx nats-server mosquitto'
 policy=/usr/sbin/policy-rc.d
 
 # packages_apt LOG PACKAGE...: in a subshell, so that its traps end with it and are nobody else's.
