@@ -1,10 +1,10 @@
 #include "proto/mp_json.h"
 
+#include "base/alloc.h"
 #include "base/utf8.h"
 
 #include <math.h>
 #include <msgpack.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- from JSON; as deep as jansson was allowed to parse ---- */
@@ -89,9 +89,9 @@ static json_t *read_pairs(struct mp_reader *reader, uint32_t count, unsigned dep
         char *name = NULL;
         /* jansson's keys end at a NUL, so one inside can't be kept. */
         if (mp_read_str(reader, &key) && utf8_valid(key.data, key.len) && !memchr(key.data, 0, key.len))
-            name = strndup(key.data, key.len);
+            name = mem_strndup(key.data, key.len);
         int failed = name ? json_object_set_new(object, name, read_value(reader, depth)) : -1;
-        free(name);
+        mem_free(name);
         if (failed) {
             json_decref(object);
             return NULL;
