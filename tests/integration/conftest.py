@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from lib import Broker, Cluster, StructuredClient
+from lib.swb import Swb
 
 LAYOUTS = {"memory": 0, "redis-1": 1, "redis-2": 2, "redis-3": 3}
 
@@ -78,3 +79,9 @@ def connect_plain(peers):
     yield connect_one
     for client in clients:
         client.abort()
+
+
+@pytest.fixture
+def swb(tmp_path):
+    """The command line, with a home of its own."""
+    return Swb(tmp_path)
