@@ -4,6 +4,7 @@
 #include "base/buffer.h"
 #include "base/utf8.h"
 #include "broker/config.h"
+#include "broker/target.h"
 #include "proto/address.h"
 
 #include <stdio.h>
@@ -16,39 +17,6 @@ struct path {
     size_t count;
     char text[ROUTE_PATH_MAX];
 };
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
-/* Decodes in place; returns the new length. */
-static size_t percent_decode(char *text, size_t len, bool *malformed)
-{
-    size_t out = 0;
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        if (c == '%') {
-            bool room = len - i > 2;
-            int high = room ? hex_digit(text[i + 1]) : -1;
-            int low = room ? hex_digit(text[i + 2]) : -1;
-            if (high < 0 || low < 0)
-                *malformed = true;
-            else {
-                c = (char)(high * 16 + low);
-                i += 2;
-            }
-        }
-        text[out++] = c;
-    }
-    return out;
-}
 
 /* False when the path has more segments, or more bytes, than any route can match. */
 static bool split_path(struct path *path, const char *text, size_t len, bool decoded)
@@ -80,7 +48,7 @@ static bool split_path(struct path *path, const char *text, size_t len, bool dec
         path->malformed[path->count] = false;
         start += size + 1;
         if (!decoded)
-            size = percent_decode(segment, size, &path->malformed[path->count]);
+            size = target_decode(segment, size, &path->malformed[path->count]);
         path->segments[path->count++] = slice_from(segment, size);
     }
     return true;

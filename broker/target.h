@@ -1,0 +1,26 @@
+/* The target of an HTTP request, byte for byte as the client sent it: /websocket/a%20b?since=. Percent-escapes are
+ * decoded here and nothing else: "+" stays "+". */
+#ifndef BROKER_TARGET_H
+#define BROKER_TARGET_H
+
+#include "proto/slice.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Finds the target in the beginning of a request. False while its first line is not complete. Of a line that is no
+ * request, `*target` is whatever stands in its place, perhaps nothing, but never {NULL, 0}. */
+bool target_find(struct slice input, struct slice *target);
+
+/* What stands before the query; of a doubled leading slash one is left out. */
+struct slice target_path(struct slice target);
+
+/* Decodes percent-escapes in place and returns the new length. Broken ones stay as they are and set `*broken`. */
+size_t target_decode(char *text, size_t len, bool *broken);
+
+/* The first argument `name` of the query, decoded into `out`; {NULL, 0} when there is none. Returns NULL, or what is wrong
+ * with the argument, for "NAME: …"; then `*value` holds as much as fits. */
+const char *target_argument(struct slice target, const char *name, char *out, size_t size,
+                            struct slice *value);
+
+#endif

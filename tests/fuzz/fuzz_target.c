@@ -1,0 +1,73 @@
+/* The input is the beginning of a request. What is found in it is a part of its first line, and matches routes or /connect
+ * without harm. */
+#include "broker/config.h"
+#include "broker/connect.h"
+#include "broker/route.h"
+#include "broker/target.h"
+#include "fuzz.h"
+
+#include <string.h>
+
+static struct route *create_route(const char *pattern)
+{
+    char problem[128];
+    struct route *route = route_create(pattern, "fuzz:1", problem, sizeof problem);
+
+    fuzz_require(route != NULL);
+    return route;
+}
+
+static void match(struct slice target)
+{
+    char old[] = "/old", deep[] = "/a/b", *prefixes[] = {old, deep};
+    struct route *routes[] = {create_route("/websocket/{uid}"), create_route("/websocket/{name}/{code:int}"),
+                              create_route("/echo")};
+    struct config config = {.routes = routes, .route_count = 3, .prefixes = {.items = prefixes, .count = 2}};
+    struct route_match match;
+    enum route_result result = route_match(&config, target.data, target.len, false, &match);
+
+    fuzz_require((result == ROUTE_BAD_PARAMETER) == (match.problem[0] != '\0'));
+    if (result == ROUTE_OK && match.params.route->param_count) {
+        struct slice value = route_param(&match.params, match.params.route->names[0]);
+        fuzz_require(value.len > 0 && value.len <= ROUTE_VALUE_MAX && value.len <= target.len);
+    }
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
+        route_destroy(routes[i]);
+}
+
+static void ask_argument(struct slice target, const char *name)
+{
+    char out[32];
+    struct slice value;
+    const char *wrong = target_argument(target, name, out, sizeof out, &value);
+
+    fuzz_require(value.data == NULL ? value.len == 0 && wrong == NULL : value.data == out);
+    fuzz_require(value.len <= sizeof out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char *input = malloc(size + 1);
+    struct slice target;
+
+    fuzz_require(input != NULL);
+    /* Without a NUL behind it, so that reading on is noticed. */
+    if (size > 0)
+        memcpy(input, data, size);
+    input = realloc(input, size > 0 ? size : 1);
+    const char *newline = size > 0 ? memchr(input, '\n', size) : NULL;
+    bool found = target_find(slice_from(input, size), &target);
+    fuzz_require(found == (newline != NULL));
+    if (found) {
+        struct slice path = target_path(target);
+        fuzz_require(target.data >= input && target.data + target.len <= newline);
+        fuzz_require(path.len <= target.len && path.data + path.len <= newline);
+        fuzz_require(path.len == 0 || memchr(path.data, '?', path.len) == NULL);
+        connect_is_path(&(struct config){0}, path);
+        match(target);
+        ask_argument(target, "user");
+        ask_argument(target, "since");
+    }
+    free(input);
+    return 0;
+}
