@@ -36,6 +36,7 @@ struct slot {
     struct write_watch *write; /* NULL unless writing is wanted */
     bool reading;
     bool expect_more; /* see lws_loop_expect_more() */
+    bool released; /* on_input is not asked any more */
 };
 
 struct lws_loop {
@@ -43,7 +44,8 @@ struct lws_loop {
     struct loop *loop;
     struct loop_hook hook;
     struct lws_context *context;
-    struct slot **slots; /* by descriptor */
+    enum lws_loop_input (*on_input)(struct lws *wsi); /* NULL: libwebsockets reads everything itself */
+    struct slot **slots;                              /* by descriptor */
     size_t slot_count;
     struct list changed;
     struct event timer;
@@ -84,6 +86,12 @@ static void on_readable(evutil_socket_t fd, short what, void *data)
     const struct lws *wsi = slot ? slot->wsi : NULL;
 
     (void)what;
+    if (slot && !slot->released && lws->on_input) {
+        enum lws_loop_input input = lws->on_input(slot->wsi);
+        slot->released = input == LWS_LOOP_RELEASE;
+        if (input == LWS_LOOP_HOLD)
+            return;
+    }
     for (unsigned reads = 0; slot && slot->wsi == wsi && reads < READS_MAX; reads++) {
         slot->expect_more = false;
         serve(lws, fd, LWS_POLLIN);
@@ -360,6 +368,11 @@ struct lws_loop *lws_loop_create(struct loop *loop, struct lws_context_creation_
 struct lws_context *lws_loop_context(struct lws_loop *lws)
 {
     return lws->context;
+}
+
+void lws_loop_set_on_input(struct lws_loop *lws, enum lws_loop_input (*on_input)(struct lws *wsi))
+{
+    lws->on_input = on_input;
 }
 
 void lws_loop_destroy(struct lws_loop *lws)

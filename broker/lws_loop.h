@@ -13,6 +13,13 @@ struct lws_context;
 struct lws_context_creation_info;
 struct lws_loop;
 
+/* What becomes of input that waits at a socket. */
+enum lws_loop_input {
+    LWS_LOOP_HOLD,   /* nothing; the next event asks again */
+    LWS_LOOP_SERVE,  /* libwebsockets is served; the next event asks again */
+    LWS_LOOP_RELEASE /* libwebsockets is served, now and from now on */
+};
+
 /* Makes a libwebsockets context from `info` that runs on `loop`; the event loop fields of `info` are filled
  * in here, all else is the caller's. The library's own messages go to our log from now on. NULL on failure
  * (logged); callbacks of the context may have run even then. `loop` must outlive the result. */
@@ -23,6 +30,11 @@ struct lws_context *lws_loop_context(struct lws_loop *lws); /* owned by `lws` */
 /* To be called while input of `wsi` is handled: there should be more of it in the socket, so read again at once instead of in the
  * next turn. libwebsockets reads no more than a small buffer at a time. */
 void lws_loop_expect_more(struct lws *wsi);
+
+/* From now on `on_input` is asked about each socket with something to read, before libwebsockets reads it, until it has
+ * released the socket. It must not close the connection. A connection that it holds back is still subject to
+ * libwebsockets' timeouts. */
+void lws_loop_set_on_input(struct lws_loop *lws, enum lws_loop_input (*on_input)(struct lws *wsi));
 
 /* Destroys the context with every connection left in it; those get their CLOSED callbacks, their peers no
  * close frame. Not from a callback of libwebsockets: use loop_defer(). */

@@ -16,7 +16,6 @@ enum {
     /* Each connection owns a receive buffer of this size for as long as it lives; a read takes no more at
        once. */
     RX_BUFFER_SIZE = 384,
-    HEADER_MAX = 4096,
     KEEPALIVE_SECONDS = 5,
     TICK_MIN_MS = 20,
     TICK_MAX_MS = 1000,
@@ -37,6 +36,9 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         return -1;
     case LWS_CALLBACK_HTTP:
         return ws_http_request(server, wsi, in);
+    case LWS_CALLBACK_WSI_DESTROY:
+        ws_head_close(wsi);
+        return 0;
     case LWS_CALLBACK_ESTABLISHED:
         ws_early_data_restore(server);
         return ws_connection_open(server, wsi);
@@ -78,8 +80,7 @@ static void on_accept(void *data, evutil_socket_t fd, const struct sockaddr *pee
     (void)peer;
     (void)peer_len;
     server->options.metrics->accepted++;
-    /* On failure libwebsockets has closed the descriptor and said why. */
-    lws_adopt_socket_vhost(server->vhost, fd);
+    ws_head_accept(server, fd);
 }
 
 static void on_ping_timer(evutil_socket_t fd, short what, void *data)
@@ -127,7 +128,7 @@ static bool create_context(struct ws_server *server)
     info.user = server;
     info.server_string = "switchboard";
     info.vhost_name = "switchboard";
-    info.max_http_header_data = HEADER_MAX;
+    info.max_http_header_data = WS_HEADER_MAX;
     /* Pings are ours (ws_connection.c). libwebsockets' own check would put each connection into one sorted list, whose insertion
      * takes longer the longer it is. */
     info.retry_and_idle_policy = &no_validity_checks;
@@ -146,6 +147,7 @@ static bool create_context(struct ws_server *server)
     server->lws = lws_loop_create(server->options.loop, &info);
     if (!server->lws)
         return false;
+    lws_loop_set_on_input(server->lws, ws_head_on_input);
     server->vhost = lws_get_vhost_by_name(lws_loop_context(server->lws), info.vhost_name);
     return server->vhost != NULL;
 }
@@ -158,6 +160,7 @@ struct ws_server *ws_server_create(const struct ws_options *options)
         return NULL;
     server->options = *options;
     server->config = config_ref(options->config);
+    list_init(&server->newcomers);
     list_init(&server->dirty);
     list_init(&server->quiet);
     list_init(&server->pinged);

@@ -38,13 +38,16 @@ struct ws {
     struct buffer *partial; /* a message that came in pieces, so far; NULL between such messages */
     uint16_t close_code;    /* ours: non-zero while closing */
     uint16_t peer_code;     /* the client's: non-zero once it sent a close frame */
+    struct ws_peer peer;
     bool awaiting_writable;
     bool skipping; /* the rest of a refused message is thrown away */
 };
 
 static struct ws *ws_of(struct lws *wsi)
 {
-    return lws_get_opaque_user_data(wsi);
+    struct ws_peer *peer = lws_get_opaque_user_data(wsi);
+
+    return peer && peer->is_session ? container_of(peer, struct ws, peer) : NULL;
 }
 
 /* ---- what the session asks ---- */
@@ -363,13 +366,18 @@ int ws_connection_open(struct ws_server *server, struct lws *wsi)
         .agent =
             slice_from(agent, agent_len > 0 && utf8_valid(agent, (size_t)agent_len) ? (size_t)agent_len : 0),
     };
-    read_since(ws_http_argument(wsi, "since=", since), &params);
+    struct slice since_value;
+    /* The session says what is wrong with it. */
+    (void)ws_http_argument(wsi, "since", since, &since_value);
+    read_since(since_value, &params);
     ws->transport.ops = &transport_ops;
     ws->server = server;
     ws->wsi = wsi;
+    ws->peer.is_session = true;
     list_init(&ws->dirty);
     list_init(&ws->due);
-    lws_set_opaque_user_data(wsi, ws);
+    ws_head_close(wsi);
+    lws_set_opaque_user_data(wsi, &ws->peer);
     /* Until the session is online nothing is read: what the client sends now waits, in order. */
     lws_rx_flow_control(wsi, 0);
     ws->session = session_open(server->options.sessions, &params, &ws->transport);

@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "broker/metrics.h"
 #include "broker/route.h"
+#include "broker/target.h"
 #include "broker/ws_internal.h"
 #include "storage/storage.h"
 #include "web/assets.h"
@@ -46,28 +47,72 @@ static int respond_text(struct lws *wsi, unsigned status, const struct header *h
     return respond(wsi, status, "text/plain; charset=utf-8", header, header ? 1 : 0, body, (size_t)len);
 }
 
-enum route_result ws_http_route(struct ws_server *server, struct lws *wsi, struct route_match *match)
+/* The path as libwebsockets has decoded it; {NULL, 0} when there is none. */
+static struct slice library_path(struct lws *wsi, char out[static WS_HEADER_MAX])
 {
-    char path[ROUTE_PATH_MAX];
-    int len = lws_hdr_copy(wsi, path, sizeof path, WSI_TOKEN_GET_URI);
+    int len = lws_hdr_copy(wsi, out, WS_HEADER_MAX, WSI_TOKEN_GET_URI);
 
     if (len <= 0)
-        len = lws_hdr_copy(wsi, path, sizeof path, WSI_TOKEN_HEAD_URI);
-    if (len <= 0)
-        return ROUTE_NOT_FOUND;
-    enum route_result result = route_match(server->config, path, (size_t)len, true, match);
-    if (result != ROUTE_NOT_FOUND || !connect_is_path(server->config, slice_from(path, (size_t)len)))
-        return result;
-    char user[ARGUMENT_MAX], session[ARGUMENT_MAX];
-    return connect_match(server->options.connect, ws_http_argument(wsi, "user=", user),
-                         ws_http_argument(wsi, "session=", session), match);
+        len = lws_hdr_copy(wsi, out, WS_HEADER_MAX, WSI_TOKEN_HEAD_URI);
+    return len > 0 ? slice_from(out, (size_t)len) : slice_from(NULL, 0);
 }
 
-struct slice ws_http_argument(struct lws *wsi, const char *name, char out[static ARGUMENT_MAX])
+static bool is_connect(const struct config *config, struct slice target)
 {
-    const char *value = lws_get_urlarg_by_name(wsi, name, out, ARGUMENT_MAX);
+    struct slice path = target_path(target);
+    char text[WS_HEADER_MAX];
+    bool broken = false;
 
-    return value ? slice_text(value) : slice_from(NULL, 0);
+    if (path.len > sizeof text)
+        return false;
+    memcpy(text, path.data, path.len);
+    path = slice_from(text, target_decode(text, path.len, &broken));
+    return !broken && connect_is_path(config, path);
+}
+
+/* What /connect's arguments say. */
+static enum route_result match_connect(struct ws_server *server, struct lws *wsi, struct route_match *match)
+{
+    char user_text[ARGUMENT_MAX], session_text[ARGUMENT_MAX];
+    struct slice user, session;
+    const char *wrong_user = ws_http_argument(wsi, "user", user_text, &user);
+    const char *wrong_session = ws_http_argument(wsi, "session", session_text, &session);
+
+    if (wrong_user || wrong_session) {
+        snprintf(match->problem, sizeof match->problem, "%s: %s", wrong_user ? "user" : "session",
+                 wrong_user ? wrong_user : wrong_session);
+        return ROUTE_BAD_PARAMETER;
+    }
+    return connect_match(server->options.connect, user, session, match);
+}
+
+enum route_result ws_http_route(struct ws_server *server, struct lws *wsi, struct route_match *match)
+{
+    struct slice target = ws_head_target(wsi), path = target;
+    char text[WS_HEADER_MAX];
+
+    if (!target.data)
+        path = library_path(wsi, text);
+    if (!path.data)
+        return ROUTE_NOT_FOUND;
+    enum route_result result = route_match(server->config, path.data, path.len, !target.data, match);
+    if (result != ROUTE_NOT_FOUND)
+        return result;
+    bool connect = target.data ? is_connect(server->config, target) : connect_is_path(server->config, path);
+    return connect ? match_connect(server, wsi, match) : ROUTE_NOT_FOUND;
+}
+
+const char *ws_http_argument(struct lws *wsi, const char *name, char out[static ARGUMENT_MAX],
+                             struct slice *value)
+{
+    struct slice target = ws_head_target(wsi);
+    char prefix[32];
+
+    if (target.data)
+        return target_argument(target, name, out, ARGUMENT_MAX, value);
+    snprintf(prefix, sizeof prefix, "%s=", name);
+    *value = slice_text(lws_get_urlarg_by_name(wsi, prefix, out, ARGUMENT_MAX));
+    return NULL;
 }
 
 /* ---- subprotocols ---- */
@@ -127,11 +172,14 @@ int ws_http_request(struct ws_server *server, struct lws *wsi, const char *path)
 
     if (!get && lws_hdr_total_length(wsi, WSI_TOKEN_HEAD_URI) == 0) {
         const struct header allow = {"allow:", "GET, HEAD"};
+        ws_head_forget_target(wsi);
         return respond_text(wsi, HTTP_STATUS_METHOD_NOT_ALLOWED, &allow, "only GET and HEAD are served here");
     }
+    enum route_result result = asset ? ROUTE_OK : ws_http_route(server, wsi, &match);
+    ws_head_forget_target(wsi);
     if (asset)
         return serve_asset(wsi, asset);
-    switch (ws_http_route(server, wsi, &match)) {
+    switch (result) {
     case ROUTE_OK: {
         const struct header upgrade = {"upgrade:", "websocket"};
         return respond_text(wsi, 426, &upgrade,

@@ -1,4 +1,4 @@
-/* What ws.c, ws_connection.c and ws_http.c share. */
+/* What ws.c and the files ws_*.c share. */
 #ifndef BROKER_WS_INTERNAL_H
 #define BROKER_WS_INTERNAL_H
 
@@ -6,6 +6,7 @@
 #include "broker/config.h"
 #include "broker/connect.h"
 #include "broker/loop.h"
+#include "broker/lws_loop.h"
 #include "broker/session.h"
 #include "broker/ws.h"
 
@@ -15,7 +16,8 @@
 #define WS_PROTOCOL_MSGPACK "switchboard.msgpack.v1"
 
 enum {
-    ARGUMENT_MAX = 1024,     /* of one argument of a query, with its NUL */
+    ARGUMENT_MAX = 1024,     /* of one argument of a query */
+    WS_HEADER_MAX = 4096,    /* of all headers of a request, and of its first line */
     WS_SCRATCH_SIZE = 65536, /* of libwebsockets' buffer, too */
     WS_EARLY_DATA_MAX = 2048 /* an answer to an upgrade begins and ends well within */
 };
@@ -33,6 +35,9 @@ struct ws_server {
     struct lws_loop *lws;
     struct lws_vhost *vhost;
     struct listener *listener;
+    struct list newcomers; /* connections that are no sessions yet, the oldest first */
+    size_t newcomer_count;
+    bool crowded;      /* the last newcomer pushed another one out: said once an episode */
     struct list dirty; /* connections to be flushed at the end of the turn */
     struct loop_task flush_task;
     struct list quiet;  /* connections by when their next ping is due */
@@ -52,6 +57,26 @@ bool ws_early_data_is_probe(const struct ws_server *server, struct lws *wsi);
 void ws_early_data_learn(struct ws_server *server, const struct lws_process_html_args *room);
 void ws_early_data_save(struct ws_server *server);    /* before the answer to an upgrade is built */
 void ws_early_data_restore(struct ws_server *server); /* once it was sent */
+
+/* The opaque data of each wsi that came from the listener: part of a struct ws_head until its upgrade, of a struct ws
+ * from then on. */
+struct ws_peer {
+    bool is_session;
+};
+
+/* ---- ws_head.c: a connection until it becomes a session ---- */
+
+/* Takes over a socket that was just accepted. */
+void ws_head_accept(struct ws_server *server, int fd);
+
+enum lws_loop_input ws_head_on_input(struct lws *wsi);
+
+/* The target of the request that is being handled, as the client sent it; {NULL, 0} when only libwebsockets read it. */
+struct slice ws_head_target(struct lws *wsi);
+void ws_head_forget_target(struct lws *wsi); /* the connection goes on to another request */
+
+/* The connection has become a session, or is gone. No-op when this was said before. */
+void ws_head_close(struct lws *wsi);
 
 /* ---- ws_connection.c: one WebSocket ---- */
 
@@ -84,8 +109,9 @@ int ws_http_confirm_upgrade(struct ws_server *server, struct lws *wsi);
 /* The face that the handshake agreed on. */
 enum face ws_http_face(struct lws *wsi);
 
-/* An argument of the query, decoded; `name` ends with "=". {NULL, 0} when there is none. */
-struct slice ws_http_argument(struct lws *wsi, const char *name, char out[static ARGUMENT_MAX]);
+/* An argument of the query, as of target_argument(). */
+const char *ws_http_argument(struct lws *wsi, const char *name, char out[static ARGUMENT_MAX],
+                             struct slice *value);
 
 /* Finds the route of the request's path. */
 enum route_result ws_http_route(struct ws_server *server, struct lws *wsi, struct route_match *match);

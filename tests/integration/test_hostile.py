@@ -190,7 +190,7 @@ def test_random_bytes_instead_of_frames(one):
 # ---- handshakes
 
 
-def refused(one, data, expect=(0, 400, 403, 404, 405, 426, 431)):
+def refused(one, data, expect=(0, 400, 403, 404, 405, 414, 426, 431)):
     with RawWs(one.port, "/echo", handshake=False) as client:
         try:
             client.send_bytes(data)
