@@ -52,9 +52,8 @@ static void end(struct reap *reap, int error)
     struct storage_request *leaving = reap->leaving;
     void (*on_end)(struct redis_storage *, int) = reap->on_end;
 
-    if (!error && (reap->removed || !reap->own))
-        log_info(reap->own ? "leftovers removed" : "instance reaped",
-                 log_bytes("reaped", reap->id, reap->id_len), log_int("sessions", (int64_t)reap->removed));
+    if (!error && reap->own && reap->removed)
+        log_info("leftovers removed", log_int("sessions", (int64_t)reap->removed));
     if (!error && !reap->own && !leaving)
         storage->events.on_reaped(storage->events.data, reap_id(reap), reap->removed);
     reap_free(reap);
