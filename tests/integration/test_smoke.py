@@ -2,12 +2,10 @@
 
 import json
 
-from lib import WsClient
-
 
 def test_user_hears_user_on_all_instances(cluster):
-    with WsClient(cluster[0].ws("/websocket/admin")) as here, WsClient(cluster[1].ws("/websocket/admin")) as there, \
-            WsClient(cluster[1].ws("/websocket/other")) as other:
+    with cluster[0].connect("/websocket/admin") as here, cluster[1].connect("/websocket/admin") as there, \
+            cluster[1].connect("/websocket/other") as other:
         here.send("hello")
         assert there.recv() == "admin:hello"
         assert here.recv() == "admin:hello"
@@ -18,27 +16,27 @@ def test_user_hears_user_on_all_instances(cluster):
 
 
 def test_keyed_session_forwards_and_is_thanked(cluster):
-    with WsClient(cluster[0].ws("/websocket/userSever/8080")) as server, \
-            WsClient(cluster[1].ws("/websocket/client/1")) as client:
+    with cluster[0].connect("/websocket/userSever/8080") as server, \
+            cluster[1].connect("/websocket/client/1") as client:
         client.send("question")
         assert server.recv() == "question"
         assert client.recv() == "Got your message (question).Thanks !"
 
 
 def test_urls_of_old_clients(cluster):
-    with WsClient(cluster[0].ws("//testWebsocket/websocket/userSever/8080")) as server, \
-            WsClient(cluster[1].ws("/WebSocketTest/websocket/admin")) as admin:
+    with cluster[0].connect("//testWebsocket/websocket/userSever/8080") as server, \
+            cluster[1].connect("/WebSocketTest/websocket/admin") as admin:
         admin.send("x")
         assert admin.recv() == "admin:x"
         server.send("to myself")
-        assert server.recv_many(2) == ["to myself", "Got your message (to myself).Thanks !"]
+        # They come over two connections from Redis, so in either order.
+        assert set(server.recv_many(2)) == {"to myself", "Got your message (to myself).Thanks !"}
 
 
 def test_operator_sees_a_session(cluster):
     redis = cluster.redis
-    with WsClient(cluster[0].ws("/websocket/userSever/8080")):
+    with cluster[0].connect("/websocket/userSever/8080"):
         key = "sb:session:{userSever_8080}"
-        cluster[0].log_wait("session online", session="userSever_8080")
         shown = redis.client.hgetall(key)
         assert shown["instance"] == cluster[0].instance
         assert shown["route"] == "/websocket/{relationId}/{userCode:int}"
@@ -52,29 +50,23 @@ def test_operator_sees_a_session(cluster):
 
 def test_operator_reaches_a_session_and_a_user(cluster):
     redis = cluster.redis
-    with WsClient(cluster[0].ws("/websocket/userSever/8080")) as session, \
-            WsClient(cluster[0].ws("/websocket/bob")) as bob, WsClient(cluster[1].ws("/websocket/bob")) as bob_too:
-        cluster[0].log_wait("session online", session="userSever_8080")
+    with cluster[0].connect("/websocket/userSever/8080") as session, \
+            cluster[0].connect("/websocket/bob") as bob, cluster[1].connect("/websocket/bob") as bob_too:
         assert redis.cli("publish", "sb:session:{userSever_8080}", "hello") == "1"
         assert session.recv() == "hello"
-        bob.ping(), bob_too.ping()
-        for one in cluster:
-            one.log_wait("session online", route="/websocket/{uid}")
         assert redis.cli("publish", "sb:user:{bob}", "good morning") == "2"
         assert bob.recv() == bob_too.recv() == "good morning"
 
 
 def test_users_sessions_are_listed(cluster):
-    with WsClient(cluster[0].ws("/websocket/bob")), WsClient(cluster[1].ws("/websocket/bob")):
-        for one in cluster:
-            one.log_wait("session online")
+    with cluster[0].connect("/websocket/bob"), cluster[1].connect("/websocket/bob"):
         sessions = cluster.redis.client.hgetall("sb:user:{bob}")
         assert sorted(sessions.values()) == sorted(one.instance for one in cluster)
         assert all(name.startswith("bob~") for name in sessions)
 
 
 def test_one_broker_without_redis(broker):
-    with WsClient(broker.ws("/websocket/admin")) as one, WsClient(broker.ws("/websocket/admin")) as two:
+    with broker.connect("/websocket/admin") as one, broker.connect("/websocket/admin") as two:
         one.send("hello")
         assert two.recv() == one.recv() == "admin:hello"
 
