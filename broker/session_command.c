@@ -31,11 +31,13 @@ void session_frame_end(struct session *session, struct writer *writer)
     enum frame_opcode opcode = session->face == FACE_JSON ? FRAME_TEXT : FRAME_BINARY;
     struct frame *frame = bytes->failed ? NULL : frame_create(opcode, slice_from(bytes->data, bytes->len));
 
-    if (frame)
+    if (frame) {
         session_push(session, frame);
-    else
-        log_error("answer dropped", log_slice("session", session_name(session)),
+    } else if (!session->close_code) { /* else this was the last that it would have heard */
+        log_error("session ended", log_slice("session", session_name(session)),
                   log_str("reason", error_name(ERROR_NO_MEMORY)));
+        session_end(session, CLOSE_INTERNAL);
+    }
     frame_unref(frame);
 }
 

@@ -288,7 +288,8 @@ void session_subscribed(struct session *session, const struct subscription *subs
 
 struct writer;
 
-/* Begins a frame in the scratch buffer; session_frame_end() sends it. */
+/* Begins a frame in the scratch buffer; session_frame_end() sends it. A client whose frame memory is too short for is
+ * disconnected: it can come back, but it can't wait for an answer that never comes. */
 void session_frame_begin(struct session *session, struct writer *writer);
 void session_frame_end(struct session *session, struct writer *writer);
 
