@@ -182,8 +182,12 @@ static void fake_publish_with(struct storage *storage, struct slice channel,
 static void fake_history(struct storage *storage, struct slice channel,
                          const struct storage_history_query *query, struct storage_request *request)
 {
-    (void)query;
-    record_channel(storage, FAKE_HISTORY, channel, request);
+    struct fake_call *call = record(storage, FAKE_HISTORY, request);
+
+    copy_text(call->channel, sizeof call->channel, channel);
+    copy_text(call->offset, sizeof call->offset, query->offset);
+    copy_text(call->epoch, sizeof call->epoch, query->epoch);
+    call->limit = query->limit;
 }
 
 static void fake_presence_join(struct storage *storage, struct slice channel,

@@ -6,6 +6,7 @@
 #define TESTS_LIB_FAKE_STORAGE_H
 
 #include "proto/address.h"
+#include "proto/message.h"
 #include "storage/storage.h"
 
 enum fake_kind {
@@ -34,7 +35,9 @@ struct fake_call {
     char *bytes;               /* FAKE_PUBLISH, FAKE_PUBLISH_WITH: what; FAKE_REGISTER: the notice. Owned */
     size_t len;
     char name[ADDRESS_NAME_MAX + 1], conn[64], user[ADDRESS_NAME_MAX + 1], agent[256]; /* of a session */
-    char key[STORAGE_KEY_MAX + 1]; /* FAKE_PUBLISH_WITH, as are the next two */
+    char key[STORAGE_KEY_MAX + 1];                     /* FAKE_PUBLISH_WITH, as are the next two */
+    char offset[OFFSET_MAX + 1], epoch[EPOCH_MAX + 1]; /* FAKE_HISTORY, as is the next */
+    size_t limit;
     uint64_t ttl_ms;
     bool store;
     bool restore;

@@ -5,6 +5,7 @@
 #include "broker/config.h"
 #include "broker/loop.h"
 #include "broker/outbox.h"
+#include "broker/requests.h"
 #include "broker/router.h"
 #include "proto/envelope.h"
 #include "proto/frame.h"
@@ -30,6 +31,10 @@ static const char configuration[] = "api = 127.0.0.1:0\n"
                                     "[route /topics/{name}]\n"
                                     "address = topic:{name}\n"
                                     "on_message = publish topic:{name}\n"
+                                    "[route /asked/{name}]\n"
+                                    "address = session:{name}\n"
+                                    "on_message = publish topic:said\n"
+                                    "on_request = next-message\n"
                                     "[route /echo]\n"
                                     "on_message = echo\n"
                                     "[route /ignore]\n"
@@ -134,6 +139,14 @@ void session_fixture_open(struct session_fixture *fixture, const struct sessions
     or_abort(fixture->storage);
     fixture->router = router_create(fixture->storage, &fixture->metrics, AMPLE);
     or_abort(fixture->router);
+    const struct requests_options requests = {.loop = fixture->loop,
+                                              .storage = fixture->storage,
+                                              .router = fixture->router,
+                                              .metrics = &fixture->metrics};
+    fixture->requests = requests_create(&requests);
+    or_abort(fixture->requests);
+    chosen.requests = fixture->requests;
+    chosen.instance = "a1";
     chosen.loop = fixture->loop;
     chosen.storage = fixture->storage;
     chosen.router = fixture->router;
@@ -157,6 +170,7 @@ void session_fixture_close(struct session_fixture *fixture)
     session_fixture_turn(fixture);
     storage_destroy(fixture->storage);
     sessions_destroy(fixture->sessions);
+    requests_destroy(fixture->requests);
     router_destroy(fixture->router);
     loop_destroy(fixture->loop);
     config_unref(fixture->config);

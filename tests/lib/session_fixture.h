@@ -11,6 +11,7 @@
 
 struct config;
 struct loop;
+struct requests;
 struct router;
 
 struct session_fixture {
@@ -19,6 +20,7 @@ struct session_fixture {
     struct storage *storage;
     struct fake_storage *fake; /* the storage, when it is that one */
     struct router *router;
+    struct requests *requests; /* those that sessions ask */
     struct sessions *sessions;
     struct metrics metrics;
     struct list clients;
