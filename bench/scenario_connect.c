@@ -63,9 +63,10 @@ json_t *scenario_idle(struct load *load)
 struct storm {
     struct connection **lost; /* a ring of those to open again */
     uint32_t first, count, size;
-    bool opened;    /* all had been ready */
-    uint64_t began; /* ns: the first loss after that; 0: none */
-    uint32_t ever;  /* connections lost */
+    bool opened;     /* all had been ready */
+    uint64_t began;  /* ns: the first loss after that; 0: none */
+    uint32_t ever;   /* connections lost */
+    uint32_t doomed; /* connections to the first port, which all will be */
 };
 
 /* A connection's `request` tells that it is being opened again. */
@@ -112,7 +113,7 @@ static void storm_reopen(struct load *load, struct storm *storm)
     }
 }
 
-/* Announces "ready", expects a broker to be killed then, and brings every client back on the next port. Latency is the time
+/* Announces "ready", expects the server of the first port to be killed then, and brings every client back on the next port. Latency is the time
  * from each one's loss until it was registered again. */
 json_t *scenario_storm(struct load *load)
 {
@@ -130,6 +131,7 @@ json_t *scenario_storm(struct load *load)
         connections_add(load, ROLE_SESSION, options->sessions, options->dialects, options->dialect_count);
     for (uint32_t i = 0; i < options->sessions; i++) {
         sessions[i].target = i;
+        storm.doomed += sessions[i].port == 0;
     }
     connections_open(load, sessions, options->sessions, 64);
     servers_settle(load);
@@ -137,7 +139,7 @@ json_t *scenario_storm(struct load *load)
     window_open(load, &window, 0);
     announce("ready");
     uint64_t deadline = load_now(load) + seconds_ns(60);
-    while ((storm.began == 0 || load->ready < options->sessions) && load_now(load) < deadline) {
+    while ((storm.ever < storm.doomed || load->ready < options->sessions) && load_now(load) < deadline) {
         storm_reopen(load, &storm);
         load_turn(load, load_now(load) + seconds_ns(storm.count > 0 ? 0.001 : 0.5));
     }
