@@ -49,8 +49,11 @@ def test_what_follows_the_handshake_at_once_is_not_lost(cluster, kind):
 @pytest.mark.parametrize("kind", PROXIES)
 def test_closes_and_refusals_pass(cluster, kind):
     with kind(cluster) as proxy:
-        with RawWs(proxy.port, "/websocket/a/1") as old, RawWs(proxy.port, "/websocket/a/1"):
-            assert old.recv_close()[0] == 4501
+        with RawWs(proxy.port, "/websocket/a/1") as old:
+            # Which of the two is the newer one is decided when they come online.
+            wait_until(lambda: any(broker.log("session online", session="a_1") for broker in cluster), "it is online")
+            with RawWs(proxy.port, "/websocket/a/1"):
+                assert old.recv_close()[0] == 4501
         with pytest.raises(Refused) as refusal:
             WsClient(proxy.ws("/nowhere"))
         assert refusal.value.status == 404
@@ -68,6 +71,8 @@ def test_a_stopped_broker_is_left_out(cluster, kind):
 
 def test_haproxy_keeps_connections_while_redis_is_away_and_refuses_new_ones(cluster):
     with HAProxy(cluster) as proxy, WsClient(proxy.ws("/echo")) as client:
+        client.send("online")
+        assert client.recv() == "online"
         cluster.redis.kill()
         for number in (1, 2):
             proxy.line_wait(f"Server brokers/broker{number} is DOWN")
