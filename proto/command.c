@@ -329,6 +329,18 @@ static bool goes_too_far(const json_error_t *error)
            code == json_error_duplicate_key;
 }
 
+/* What jansson says quotes the frame, and may be cut in the middle of a character. */
+static void complain_json(struct command_reader *reader, const char *what, const char *text)
+{
+    size_t len;
+
+    snprintf(reader->problem, sizeof reader->problem, "%.20s%.95s", what, text);
+    len = strlen(reader->problem);
+    while (!utf8_valid(reader->problem, len))
+        len--;
+    reader->problem[len] = '\0';
+}
+
 static enum command_status read_json(struct command_reader *reader, struct command *command)
 {
     json_error_t error;
@@ -349,13 +361,12 @@ static enum command_status read_json(struct command_reader *reader, struct comma
     reader->tree = tree;
     if (!tree && end && goes_too_far(&error)) {
         set_id(command, find_id(reader->at, end));
-        snprintf(reader->problem, sizeof reader->problem, "%.100s", error.text);
+        complain_json(reader, "", error.text);
         reader->at = end;
         return COMMAND_READ;
     }
     if (!json_is_object(tree)) {
-        snprintf(reader->problem, sizeof reader->problem, "not a JSON object: %.80s",
-                 tree ? "the frame is another value" : error.text);
+        complain_json(reader, "not a JSON object: ", tree ? "the frame is another value" : error.text);
         return COMMAND_FATAL;
     }
     reader->frame = reader->at;
