@@ -69,9 +69,12 @@ bool session_route_address(struct session *session, struct address *address, str
 
 struct slice session_close_reason(const struct session *session)
 {
+    const struct error_info *info = error_find(session->close_code);
+
     if (session->extra && session->extra->close_reason[0])
         return slice_text(session->extra->close_reason);
-    return slice_text(error_name(session->close_code));
+    /* A code that isn't in the list is an operator's own. */
+    return slice_text(info->code == session->close_code ? info->name : error_name(CLOSE_KICKED));
 }
 
 void session_set_close_reason(struct session *session, const char *reason)

@@ -176,17 +176,20 @@ void session_push_recovered(struct session *session, const struct feed *feed,
 void session_push_disconnect(struct session *session, int code)
 {
     const struct error_info *info = error_find(code);
+    bool listed = info->code == code, reason = session->extra && session->extra->close_reason[0];
     uint64_t delay = session->config->drain_delay;
     bool delayed = code == CLOSE_RESTART && delay > 0;
     struct writer writer;
 
+    if (!listed) /* an operator's own code */
+        info = error_find(CLOSE_KICKED);
     session_frame_begin(session, &writer);
     writer_map(&writer, 5u + delayed);
     writer_pair_str(&writer, "push", slice_text("disconnect"));
     writer_pair_int(&writer, "code", code);
     writer_pair_str(&writer, "name", slice_text(info->name));
-    writer_pair_str(&writer, "text", session_close_reason(session));
-    writer_pair_bool(&writer, "reconnect", info->retry);
+    writer_pair_str(&writer, "text", reason ? session_close_reason(session) : slice_text(info->text));
+    writer_pair_bool(&writer, "reconnect", listed ? info->retry : code >= 4000 && code < 4500);
     /* Spread, so that the clients of a broker that restarts don't all come at once; it need not be unpredictable. */
     if (delayed)
         writer_pair_int(&writer, "delay", (int64_t)((uint64_t)random() % delay));

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import urllib.parse
 
 import pytest
 
@@ -247,3 +248,17 @@ def test_a_replaced_session_is_told(connect, face, name):
     push = old.push("disconnect")
     assert (push["code"], push["name"], push["reconnect"]) == (4501, "replaced", False)
     new.call("ping")
+
+
+@both
+@pytest.mark.parametrize("code, reason", [(None, None), (4400, "come again"), (4400, None), (4999, "genug für heute"), (1000, None)])
+def test_a_kicked_session_is_told(connect, peers, face, name, code, reason):
+    client = connect(0, f"/connect?session={name}", face)
+    query = urllib.parse.urlencode({key: value for key, value in (("code", code), ("reason", reason)) if value is not None})
+    assert peers(1).api(f"/v1/sessions/{name}?{query}", "DELETE", expect=202) == {"receipt": "delivered"}
+    closed = client.wait_closed()
+    name_of_code = "normal" if code == 1000 else "kicked"
+    assert (closed.code, closed.reason) == (code or 4502, reason or name_of_code)
+    push = client.push("disconnect")
+    assert (push["code"], push["name"], push["reconnect"]) == (code or 4502, name_of_code, code == 4400)
+    assert push["text"] == reason if reason else push["text"]
