@@ -1,5 +1,6 @@
 /* Commands, read from frames of both faces. What frames mean in general is in tests/fixtures/frames.json, and test_fixtures.c
  * reads that; here is what only shows from within. */
+#include "base/utf8.h"
 #include "proto/command.h"
 #include "tests/lib/alloc_fixture.h"
 
@@ -228,6 +229,24 @@ static void test_objects_that_go_too_far(void **state)
     assert_int_equal(read_json("{\"id\":7,\"data\":1e999]"), COMMAND_FATAL);
 }
 
+/* What is said of a frame goes to the client, so it must be text even where the frame is quoted and cut. */
+static void test_problems_are_text(void **state)
+{
+    char text[160];
+
+    (void)state;
+    for (size_t shift = 0; shift < 100; shift++) {
+        size_t len = (size_t)snprintf(text, sizeof text, "{\"%0*d", (int)shift, 0);
+        while (len + 4 < sizeof text)
+            len += (size_t)snprintf(text + len, sizeof text - len, "\xe6\x96\xb0");
+        assert_int_equal(read_json(text), COMMAND_FATAL);
+        assert_true(utf8_valid(reader.problem, strlen(reader.problem)));
+        text[0] = '\xf0', text[1] = '\x9f', text[2] = '\x97', text[3] = '\x9e';
+        assert_int_equal(read_json(text), COMMAND_FATAL);
+        assert_true(utf8_valid(reader.problem, strlen(reader.problem)));
+    }
+}
+
 static void test_depth(void **state)
 {
     char text[200];
@@ -322,6 +341,7 @@ int main(void)
         TEST(test_data_is_kept_as_written),
         TEST(test_numbers_of_messagepack_are_short),
         TEST(test_objects_that_go_too_far),
+        TEST(test_problems_are_text),
         TEST(test_depth),
         TEST(test_frames_that_are_cut),
         TEST(test_memory_is_short),
