@@ -40,6 +40,9 @@ void session_push_message(struct session *session, struct message *message)
     if (!frame) {
         log_error("message dropped", log_slice("session", session_name(session)),
                   log_str("reason", error_name(ERROR_NO_MEMORY)));
+        /* A stored message is not lost in silence: connected anew, the client recovers it. */
+        if (message->fields.offset.len && session->face != FACE_PLAIN)
+            session_end(session, CLOSE_INTERNAL);
         return;
     }
     session_push(session, frame);
