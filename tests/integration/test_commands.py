@@ -251,7 +251,8 @@ def test_a_replaced_session_is_told(connect, face, name):
 
 
 @both
-@pytest.mark.parametrize("code, reason", [(None, None), (4400, "come again"), (4400, None), (4999, "genug für heute"), (1000, None)])
+@pytest.mark.parametrize("code, reason", [(None, None), (4400, "come again"), (4400, None), (4999, "genug für heute"),
+                                          (1000, None)])
 def test_a_kicked_session_is_told(connect, peers, face, name, code, reason):
     client = connect(0, f"/connect?session={name}", face)
     query = urllib.parse.urlencode({key: value for key, value in (("code", code), ("reason", reason)) if value is not None})

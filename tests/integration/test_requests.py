@@ -288,7 +288,8 @@ def test_a_plain_client_answers_with_its_next_message(connect, connect_plain, fa
     asker, target = connect(0, "/connect", face), connect_plain(1, f"/asked/{name}")
     listener = connect(0, f"/topics/said-by-{name}", face)
     for kind, question, heard, answer, told in (
-            ("text", "ready?", "ready?", "yes", ("text", "yes")), ("binary", b"\x01\xff", b"\x01\xff", b"\x02", ("binary", b"\x02")),
+            ("text", "ready?", "ready?", "yes", ("text", "yes")),
+            ("binary", b"\x01\xff", b"\x01\xff", b"\x02", ("binary", b"\x02")),
             ("data", {"a": 1}, '{"a":1}', "", ("text", ""))):
         number = asker.post("request", to=f"session:{name}", **{kind: question})
         assert target.recv() == heard
