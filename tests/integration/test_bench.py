@@ -1,5 +1,6 @@
 """The benchmarks run, and find nothing lost, doubled or out of order. What they measure is nobody's concern here."""
-# ctest: TIMEOUT 180
+# ctest: unsanitized
+# ctest: TIMEOUT 180 RUN_SERIAL TRUE
 
 import json
 import os
