@@ -320,6 +320,7 @@ static bool create_parts(struct broker *broker)
         .storage = broker->storage,
         .router = broker->router,
         .metrics = &broker->metrics,
+        .check_ms = config->heartbeat,
     };
     broker->requests = requests_create(&requests);
     if (!broker->router || !broker->drain_timer || !broker->connect || !broker->requests)

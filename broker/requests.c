@@ -4,7 +4,10 @@
  *
  * A user may have several sessions. The first reply wins, and the others are told that nobody waits any more. A refusal, or a
  * session that left, decides only when nobody is left who could still reply: the registry is asked who is there, and when every
- * one of them has refused, that is the outcome. */
+ * one of them has refused, that is the outcome.
+ *
+ * Whoever leaves says so; whose broker was killed doesn't. So while a request is open the registry is asked now and then whether its
+ * target is still there; missing twice in a row, it is gone (once may be a session that is just being registered anew). */
 #include "broker/requests.h"
 
 #include "base/alloc.h"
@@ -26,7 +29,9 @@ struct request {
     struct event *deadline;
     struct message *refusal; /* the last refusal of one of a user's sessions; a reference */
     struct list refusers;    /* struct refuser */
+    uint64_t left_ms;        /* until the deadline, from when the timer fires next */
     bool publishing, looking, look_again;
+    bool missed;       /* the target was not in the registry the last time */
     bool finished;     /* out of the map; only waits for the storage to let go of it */
     struct address to; /* its name points into `text` */
     void (*on_done)(void *data, int error, const struct message_fields *answer);
@@ -160,13 +165,6 @@ void request_cancel(struct request *request)
     maybe_free(request);
 }
 
-static void on_deadline(evutil_socket_t fd, short what, void *data)
-{
-    (void)fd;
-    (void)what;
-    complete(data, ERROR_TIMEOUT, NULL, true);
-}
-
 /* ---- answers ---- */
 
 static void look_who_is_left(struct request *request);
@@ -218,6 +216,55 @@ static void look_who_is_left(struct request *request)
     request->looking = true;
     request->lookup.on_done = on_user_listed;
     storage_list_user(request->requests->options.storage, request->to.name, &request->lookup);
+}
+
+static void on_session_found(struct storage_request *lookup, int error, const struct storage_result *result)
+{
+    struct request *request = container_of(lookup, struct request, lookup);
+    bool missing = !error && result->record_count == 0;
+
+    request->looking = false;
+    if (request->finished)
+        maybe_free(request);
+    else if (missing && request->missed)
+        complete(request, ERROR_GONE, NULL, false);
+    else
+        request->missed = missing;
+}
+
+static void check_target(struct request *request)
+{
+    if (request->to.kind == ADDRESS_USER) {
+        look_who_is_left(request);
+    } else if (!request->looking) {
+        request->looking = true;
+        request->lookup.on_done = on_session_found;
+        storage_find_session(request->requests->options.storage, request->to.name, &request->lookup);
+    }
+}
+
+/* Waits for the deadline, or for the next look at the target before it. */
+static bool start_timer(struct request *request)
+{
+    uint64_t check_ms = request->requests->options.check_ms;
+    uint64_t step_ms = check_ms && check_ms < request->left_ms ? check_ms : request->left_ms;
+    struct timeval step = {.tv_sec = (time_t)(step_ms / 1000),
+                           .tv_usec = (suseconds_t)(step_ms % 1000 * 1000)};
+
+    request->left_ms -= step_ms;
+    return event_add(request->deadline, &step) == 0;
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *data)
+{
+    struct request *request = data;
+
+    (void)fd;
+    (void)what;
+    if (request->left_ms && start_timer(request))
+        check_target(request);
+    else
+        complete(request, ERROR_TIMEOUT, NULL, true);
 }
 
 /* When memory is short the refuser counts as one who may still reply, and the deadline decides. */
@@ -289,20 +336,19 @@ static struct request *request_create(struct requests *requests, const struct re
     request->on_done = question->on_done;
     request->data = question->data;
     request->publish.on_done = on_published;
-    request->deadline = event_new(loop_base(requests->options.loop), -1, 0, on_deadline, request);
+    request->left_ms = question->timeout_ms;
+    request->deadline = event_new(loop_base(requests->options.loop), -1, 0, on_timer, request);
     return request;
 }
 
 struct request *request_ask(struct requests *requests, const struct request_question *question)
 {
     struct request *request = request_create(requests, question);
-    struct timeval timeout = {.tv_sec = (time_t)(question->timeout_ms / 1000),
-                              .tv_usec = (suseconds_t)(question->timeout_ms % 1000 * 1000)};
     char to[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
 
     if (!request)
         return NULL;
-    if (!request->deadline || event_add(request->deadline, &timeout) != 0 ||
+    if (!request->deadline || !start_timer(request) ||
         !map_insert(&requests->open, &request->node, request->text, request->id_len))
         goto no_memory;
     struct message_fields fields = {

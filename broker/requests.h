@@ -25,6 +25,7 @@ struct requests_options {
     struct storage *storage;
     struct router *router;
     struct metrics *metrics;
+    uint64_t check_ms; /* how often the registry is asked whether the target is still there; 0: never */
 };
 
 /* NULL when memory is short. */

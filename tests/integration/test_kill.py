@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from lib import Broker, Cluster, wait_until
+from lib import Broker, Cluster, CommandError, StructuredClient, wait_until
 
 LEASE = 2.0
 OPTIONS = {"lease": "2s", "heartbeat": "500ms"}
@@ -167,3 +167,16 @@ def test_a_name_taken_while_its_holder_was_stopped_stays_taken(three):
             client.send("hi")
             assert new.recv() == "hi"
             assert redis.client.hget("sb:session:{userSever_8080}", "instance") == one.instance
+
+
+@pytest.mark.parametrize("to", ["session:t", "user:t"])
+def test_who_waits_for_its_clients_is_told_that_they_are_gone(three, to):
+    asked, asker, _ = three
+    kind, name = to.split(":")
+    with StructuredClient(asker.ws("/connect")) as client, StructuredClient(asked.ws(f"/connect?{kind}={name}")) as target:
+        number = client.post("request", to=to, timeout=60000)
+        target.push("request")
+        asked.kill()
+        with pytest.raises(CommandError) as caught:
+            client.result(number, timeout=LEASE + 10)
+        assert caught.value.name == "gone"

@@ -491,6 +491,7 @@ static void test_a_key_delivers_once(void **state)
     assert_true(second->repeated);
     assert_string_equal(second->offset, first->offset);
     assert_string_equal(second->epoch, first->epoch);
+    AWAIT(world->base, peer_count(peer, topic, NULL) == 1);
     storage_unsubscribe(peer->storage, slice_text(topic));
     struct call *third = send_text(world, peer, topic, "3", keyed);
     world_expect(world, third, ERROR_NONE, 1);
