@@ -18,6 +18,7 @@ static const char built_in_file[] = "[switchboard]\n"
                                     "address = session:{relationId}_{userCode}\n"
                                     "on_message = forward session:userSever_8080\n"
                                     "reply = Got your message ({message}).Thanks !\n"
+                                    "on_request = next-message\n"
                                     "[route /topics/{name}]\n"
                                     "address = topic:{name}\n"
                                     "on_message = publish topic:{name}\n";
