@@ -132,6 +132,9 @@ def test_a_dead_broker_is_told_and_can_be_started_again():
                 except OSError:
                     return False
             wait_until(answers, "broker1 is back")
+        up.signal(signal.SIGTERM)
+        assert up.wait() == 0
+        assert not [line for line in up.lines if "deploy/up: line" in line]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
