@@ -134,7 +134,7 @@ def test_a_dead_broker_is_told_and_can_be_started_again():
             wait_until(answers, "broker1 is back")
         up.signal(signal.SIGTERM)
         assert up.wait() == 0
-        assert not [line for line in up.lines if "deploy/up: line" in line]
+        assert not [line for line in up.lines if "no such job" in line]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
