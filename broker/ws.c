@@ -10,6 +10,7 @@
 
 #include <event2/event.h>
 #include <openssl/ssl.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -122,6 +123,8 @@ static bool create_context(struct ws_server *server)
     const struct config *config = server->config;
     struct lws_context_creation_info info;
 
+    /* libwebsockets would read it, and complain of what it can't: but it only ever serves here. */
+    unsetenv("http_proxy");
     memset(&info, 0, sizeof info);
     info.port = CONTEXT_PORT_NO_LISTEN_SERVER;
     info.protocols = protocols;
