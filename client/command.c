@@ -1,7 +1,7 @@
 #include "base/utf8.h"
-#include "client/base64.h"
 #include "client/client_internal.h"
 #include "client/json_text.h"
+#include "proto/base64.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -35,7 +35,7 @@ bool write_payload(struct buffer *out, const struct swb_payload *payload)
     case SWB_BINARY:
         buffer_append_text(out, ",\"binary\":\"");
         if (payload->len)
-            base64_encode(payload->data, payload->len, out);
+            base64_encode(slice_from(payload->data, payload->len), out);
         return buffer_append_text(out, "\"");
     case SWB_JSON:
         return buffer_append_text(out, ",\"data\":") &&

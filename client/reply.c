@@ -1,7 +1,7 @@
 #include "base/alloc.h"
-#include "client/base64.h"
 #include "client/client_internal.h"
 #include "client/json_text.h"
+#include "proto/base64.h"
 
 #include <string.h>
 
@@ -32,7 +32,6 @@ bool read_payload(json_t *root, struct slice text, struct swb_payload *payload, 
 {
     json_t *value = json_object_get(root, "text");
     struct slice raw;
-    size_t len;
 
     buffer_clear(storage);
     if (json_is_string(value)) {
@@ -41,11 +40,8 @@ bool read_payload(json_t *root, struct slice text, struct swb_payload *payload, 
     }
     value = json_object_get(root, "binary");
     if (json_is_string(value)) {
-        size_t encoded = json_string_length(value);
-        if (!buffer_reserve(storage, encoded + 1) ||
-            !base64_decode(json_string_value(value), encoded, storage->data, &len))
+        if (!base64_decode(slice_from(json_string_value(value), json_string_length(value)), storage))
             return false;
-        storage->len = len;
         return use_storage(storage, SWB_BINARY, payload);
     }
     if (!json_object_get(root, "data")) {

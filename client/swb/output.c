@@ -1,8 +1,8 @@
 #include "client/swb/output.h"
 
 #include "base/clock.h"
-#include "client/base64.h"
 #include "client/json_text.h"
+#include "proto/base64.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -79,7 +79,7 @@ static void write_json(struct buffer *out, const struct swb_message *message)
         buffer_append(out, payload->data, payload->len);
     } else if (payload->kind == SWB_BINARY) {
         buffer_append_text(out, ",\"binary\":\"");
-        base64_encode(payload->data, payload->len, out);
+        base64_encode(slice_from(payload->data, payload->len), out);
         buffer_append_text(out, "\"");
     } else {
         buffer_append_text(out, ",\"text\":");
@@ -102,7 +102,7 @@ static void print_plain(const struct swb_payload *payload)
         return;
     }
     buffer_init(&text, 0);
-    if (base64_encode(payload->data, payload->len, &text))
+    if (base64_encode(slice_from(payload->data, payload->len), &text))
         fwrite(text.data, 1, text.len, stdout);
     buffer_close(&text);
 }
