@@ -17,18 +17,6 @@
 
 enum { HEADERS_MAX = 16 * 1024, TIMEOUT_SECONDS = 30 };
 
-static void write_address(struct api *api, evutil_socket_t fd)
-{
-    struct sockaddr_storage name;
-    socklen_t len = sizeof name;
-    char host[INET6_ADDRSTRLEN + 16], port[8];
-
-    if (getsockname(fd, (struct sockaddr *)&name, &len) == 0 &&
-        getnameinfo((struct sockaddr *)&name, len, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-        snprintf(api->address, sizeof api->address, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
-}
-
 static bool bind_api(struct api *api, const char *address)
 {
     char host[NI_MAXHOST];
@@ -40,7 +28,7 @@ static bool bind_api(struct api *api, const char *address)
         struct evhttp_bound_socket *bound =
             evhttp_bind_socket_with_handle(api->http, *host ? host : "::", (ev_uint16_t)port);
         if (bound) {
-            write_address(api, evhttp_bound_socket_get_fd(bound));
+            listener_format_own(evhttp_bound_socket_get_fd(bound), api->address, sizeof api->address);
             return true;
         }
         problem = strerror(errno);

@@ -121,17 +121,24 @@ static evutil_socket_t bind_host(const char *host, unsigned port, const char **p
     return fd;
 }
 
-static void write_address(struct listener *listener, evutil_socket_t fd)
+size_t listener_format(const struct sockaddr *address, socklen_t len, char *out, size_t size)
+{
+    char host[NI_MAXHOST];
+    char service[NI_MAXSERV];
+    if (getnameinfo(address, len, host, sizeof host, service, sizeof service,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        return 0;
+    int written = snprintf(out, size, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, service);
+    return written > 0 && (size_t)written < size ? (size_t)written : 0;
+}
+
+size_t listener_format_own(evutil_socket_t fd, char *out, size_t size)
 {
     struct sockaddr_storage name;
     socklen_t len = sizeof name;
-    char host[NI_MAXHOST];
-    char service[NI_MAXSERV];
-    if (getsockname(fd, (struct sockaddr *)&name, &len) == 0 &&
-        getnameinfo((struct sockaddr *)&name, len, host, sizeof host, service, sizeof service,
-                    NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-        snprintf(listener->address, sizeof listener->address, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host,
-                 service);
+    if (getsockname(fd, (struct sockaddr *)&name, &len) != 0)
+        return 0;
+    return listener_format((struct sockaddr *)&name, len, out, size);
 }
 
 static void on_connection(struct evconnlistener *acceptor, evutil_socket_t fd, struct sockaddr *peer,
@@ -205,7 +212,7 @@ struct listener *listener_create(struct loop *loop, const char *address, listene
         return NULL;
     }
     evconnlistener_set_error_cb(listener->acceptor, on_accept_error);
-    write_address(listener, fd);
+    listener_format_own(fd, listener->address, sizeof listener->address);
     return listener;
 }
 

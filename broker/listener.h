@@ -33,6 +33,13 @@ void listener_stop(struct listener *listener);
  * 0, or -1 with a text for people in *problem. */
 int listener_parse(const char *address, char *host, size_t host_size, unsigned *port, const char **problem);
 
+/* Writes a numeric address as HOST:PORT, IPv6 in brackets, NUL-terminated; returns its length, 0 when it has no such form or
+ * doesn't fit. */
+size_t listener_format(const struct sockaddr *address, socklen_t len, char *out, size_t size);
+
+/* The same of the socket's own end. */
+size_t listener_format_own(evutil_socket_t fd, char *out, size_t size);
+
 /* Raises the limit of open descriptors as far as the hard limit allows, at most to 1,048,576, since
  * libwebsockets keeps tables of that size. Logs and returns the limit in force. */
 size_t listener_raise_fd_limit(void);

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/utf8.h"
+#include "broker/listener.h"
 #include "broker/lws_loop.h"
 #include "broker/metrics.h"
 #include "broker/outbox.h"
@@ -22,8 +23,6 @@
 #include "proto/errors.h"
 #include "proto/frame.h"
 
-#include <arpa/inet.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -323,14 +322,10 @@ static size_t peer_address(struct lws *wsi, char *out, size_t size)
 {
     struct sockaddr_storage peer;
     socklen_t peer_len = sizeof peer;
-    char host[INET6_ADDRSTRLEN + 16], port[8];
 
-    if (getpeername(lws_get_socket_fd(wsi), (struct sockaddr *)&peer, &peer_len) != 0 ||
-        getnameinfo((struct sockaddr *)&peer, peer_len, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+    if (getpeername(lws_get_socket_fd(wsi), (struct sockaddr *)&peer, &peer_len) != 0)
         return 0;
-    int len = snprintf(out, size, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
-    return len > 0 && (size_t)len < size ? (size_t)len : 0;
+    return listener_format((struct sockaddr *)&peer, peer_len, out, size);
 }
 
 /* ?since=EPOCH:OFFSET, or nothing behind the "=" for everything. */
