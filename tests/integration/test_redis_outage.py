@@ -7,6 +7,7 @@ import time
 import pytest
 
 from lib import Cluster, RawWs, wait_until
+from lib.outage import wait_down, wait_up
 
 OPTIONS = {"lease": "3s", "heartbeat": "300ms", "redis_timeout": "1s", "redis_backoff_max": "300ms"}
 
@@ -15,17 +16,6 @@ OPTIONS = {"lease": "3s", "heartbeat": "300ms", "redis_timeout": "1s", "redis_ba
 def two():
     with Cluster(2, **OPTIONS) as cluster:
         yield cluster
-
-
-def wait_down(cluster):
-    for broker in cluster:
-        wait_until(lambda: not broker.stats()["storage"]["up"], "the outage is known")
-
-
-def wait_up(cluster):
-    for broker in cluster:
-        wait_until(lambda: broker.stats()["storage"]["up"], "the storage is back")
-        broker.ready()
 
 
 def registered(redis):

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from lib import Broker, Cluster, RawWs, RedisServer, Refused, WsClient, wait_until
+from lib.outage import wait_down, wait_up
 
 OPTIONS = {"lease": "3s", "heartbeat": "300ms", "redis_timeout": "1s", "redis_backoff_max": "300ms"}
 THANKS = "Got your message ({}).Thanks !".format
@@ -16,17 +17,6 @@ THANKS = "Got your message ({}).Thanks !".format
 def two():
     with Cluster(2, **OPTIONS) as cluster:
         yield cluster
-
-
-def wait_down(cluster):
-    for broker in cluster:
-        wait_until(lambda: not broker.stats()["storage"]["up"], "the outage is known")
-
-
-def wait_up(cluster):
-    for broker in cluster:
-        wait_until(lambda: broker.stats()["storage"]["up"], "the storage is back")
-        broker.ready()
 
 
 def sessions(redis):
