@@ -6,7 +6,10 @@
 
 #include <msgpack.h>
 
-enum { FIELD_COUNT = 9, WITH_EPOCH = 11, WITH_TIMEOUT = 12 };
+enum { FIELD_COUNT = 9, WITH_EPOCH = 11, WITH_TIMEOUT = 12, WITH_MARK = 13 };
+
+/* A mark: bin of 13 bytes, origin and number with the highest byte first, and 1 for a copy. */
+enum { BIN_8 = 0xc4, MARK_LEN = 8 + 4 + 1, MARK_SIZE = 2 + MARK_LEN };
 
 static int write_buffer(void *data, const char *bytes, size_t len)
 {
@@ -146,4 +149,68 @@ const char *envelope_decode(struct slice bytes, struct message_fields *fields)
         if (!mp_skip(&reader))
             return "envelope: cut short";
     return reader.at == reader.end ? NULL : "envelope: bytes after its end";
+}
+
+/* ---- marks ---- */
+
+static void put_number(unsigned char *at, uint64_t number, size_t width)
+{
+    for (size_t i = 0; i < width; i++)
+        at[i] = (unsigned char)(number >> 8 * (width - 1 - i));
+}
+
+static uint64_t get_number(const unsigned char *at, size_t width)
+{
+    uint64_t number = 0;
+
+    for (size_t i = 0; i < width; i++)
+        number = number << 8 | at[i];
+    return number;
+}
+
+bool envelope_mark(struct slice bytes, const struct envelope_mark *mark, struct buffer *out)
+{
+    static const unsigned char head = 0x90 | WITH_MARK;
+    static const char missing[] = "\xa0\xa0"; /* offset and epoch, and behind them the NUL: no timeout */
+    unsigned count = is_envelope(bytes) ? (unsigned char)bytes.data[0] & 0x0f : 0;
+    unsigned char tail[MARK_SIZE] = {BIN_8, MARK_LEN};
+
+    if (count != FIELD_COUNT && count != WITH_EPOCH && count != WITH_TIMEOUT)
+        return false;
+    put_number(tail + 2, mark->origin, 8);
+    put_number(tail + 10, mark->number, 4);
+    tail[14] = mark->copy;
+    size_t given = count - FIELD_COUNT;
+    return buffer_reserve(out, bytes.len + sizeof missing + sizeof tail) && buffer_append(out, &head, 1) &&
+           buffer_append(out, bytes.data + 1, bytes.len - 1) &&
+           buffer_append(out, missing + given, sizeof missing - given) &&
+           buffer_append(out, tail, sizeof tail);
+}
+
+bool envelope_read_mark(struct slice bytes, struct envelope_mark *mark)
+{
+    if (bytes.len <= MARK_SIZE || (unsigned char)bytes.data[0] != (0x90 | WITH_MARK))
+        return false;
+    const unsigned char *tail = (const unsigned char *)bytes.data + bytes.len - MARK_SIZE;
+    if (tail[0] != BIN_8 || tail[1] != MARK_LEN)
+        return false;
+    *mark = (struct envelope_mark){
+        .origin = get_number(tail + 2, 8), .number = (uint32_t)get_number(tail + 10, 4), .copy = tail[14] & 1};
+    return true;
+}
+
+enum message_kind envelope_kind(struct slice bytes)
+{
+    const unsigned char *start = (const unsigned char *)bytes.data;
+    struct mp_reader reader = {.at = start, .end = start + bytes.len};
+    uint64_t version, kind;
+    struct slice id;
+    uint32_t count;
+
+    if (!is_envelope(bytes))
+        return MESSAGE_DATA;
+    return mp_read_array(&reader, &count) && mp_read_uint(&reader, &version) && mp_read_str(&reader, &id) &&
+                   mp_read_uint(&reader, &kind) && kind < MESSAGE_KIND_COUNT
+               ? (enum message_kind)kind
+               : MESSAGE_KIND_COUNT;
 }

@@ -7,20 +7,6 @@
  * the loop goes on turning. */
 enum { RESTORE_WINDOW = 4 * REDIS_BATCH_MAX };
 
-/* A wanted channel, or pattern of channels. There may be 100,000 of them, so it is one small block. An unsubscribe takes it out of
- * the map at once; it then lives until its own confirmation has come, while a new subscription of the same
- * channel is another structure with another confirmation. */
-struct redis_channel {
-    struct map_node node;
-    struct redis_storage *storage;
-    struct storage_request *request; /* waits for the first confirmation */
-    bool pattern;
-    bool wanted;    /* in the map */
-    bool sent;      /* over this connection */
-    bool in_flight; /* sent, and not confirmed yet */
-    char name[];
-};
-
 static struct redis_storage *storage_of(void *topology)
 {
     return container_of(topology, struct redis_storage, topology);
@@ -76,9 +62,11 @@ void redis_bus_on_turn_end(void *topology)
 
 /* ---- subscriptions ---- */
 
-static struct slice channel_name(const struct redis_channel *channel)
+struct redis_channel *redis_bus_find(const struct redis_storage *storage, struct slice name)
 {
-    return slice_from(channel->node.key, channel->node.key_len);
+    struct map_node *node = map_find(&storage->bus.channels, name.data, name.len);
+
+    return node ? container_of(node, struct redis_channel, node) : NULL;
 }
 
 static struct map *map_of(struct redis_storage *storage, bool pattern)
@@ -105,13 +93,18 @@ static bool channel_hold(struct redis_channel *channel, size_t name_len)
     return channel->wanted;
 }
 
+void redis_channel_release(struct redis_channel *channel)
+{
+    if (!channel->wanted && !channel->in_flight && !channel->copies)
+        mem_free(channel);
+}
+
 static void channel_drop(struct redis_channel *channel)
 {
     if (channel->wanted)
         map_remove(map_of(channel->storage, channel->pattern), &channel->node);
     channel->wanted = false;
-    if (!channel->in_flight)
-        mem_free(channel);
+    redis_channel_release(channel);
 }
 
 static void restore_more(struct redis_storage *storage);
@@ -135,10 +128,10 @@ static void on_subscribed(void *data, const struct redis_reply *reply, int error
 
     channel->in_flight = false;
     channel->request = NULL;
-    if (!channel->wanted)
-        mem_free(channel);
-    else if (error && request)
+    if (channel->wanted && error && request)
         channel_drop(channel);
+    else
+        redis_channel_release(channel);
     if (request)
         redis_done(request, error, NULL);
     else
@@ -223,11 +216,11 @@ bool redis_bus_hold(struct redis_storage *storage, struct slice name)
 
 static bool restore_channel(struct redis_storage *storage, struct redis_channel *channel)
 {
-    int error = add_to_batch(storage, channel_name(channel),
+    int error = add_to_batch(storage, redis_channel_name(channel),
                              channel->pattern ? REDIS_PSUBSCRIBE : REDIS_SUBSCRIBE, on_subscribed, channel);
 
     if (error) {
-        redis_conn_fail(redis_topology_bus(&storage->topology, channel_name(channel)), "memory is short");
+        redis_conn_fail(redis_topology_bus(&storage->topology, redis_channel_name(channel)), "memory is short");
         return false;
     }
     channel->sent = channel->in_flight = true;
@@ -274,8 +267,10 @@ void redis_bus_restore(struct redis_storage *storage)
 
 static void mark_unsent(const struct map *map)
 {
-    for (struct map_node *node = map_next(map, NULL); node; node = map_next(map, node))
-        container_of(node, struct redis_channel, node)->sent = false;
+    for (struct map_node *node = map_next(map, NULL); node; node = map_next(map, node)) {
+        struct redis_channel *channel = container_of(node, struct redis_channel, node);
+        channel->sent = channel->allowed = channel->settled = false;
+    }
 }
 
 void redis_bus_on_down(struct redis_storage *storage)
@@ -324,33 +319,42 @@ void redis_bus_on_message(void *topology, struct slice name, struct slice bytes)
     if (slice_equal(channel, slice_from(storage->own_channel, storage->own_channel_len)) &&
         redis_probe_take(storage, bytes))
         return;
-    if (map_find(&storage->bus.channels, channel.data, channel.len))
+    struct redis_channel *held = redis_bus_find(storage, channel);
+    if (held && redis_direct_take(storage, held, bytes))
         storage->events.on_message(storage->events.data, channel, bytes);
 }
 
-static void on_published(void *data, const struct redis_reply *reply, int error)
+void redis_bus_on_published(void *data, const struct redis_reply *reply, int error)
 {
     struct storage_result result = {.number = reply ? reply->integer : 0};
 
     redis_done(data, error, &result);
 }
 
+int redis_bus_send(struct redis_storage *storage, struct slice channel, struct slice bytes,
+                   redis_on_reply *on_reply, void *data)
+{
+    struct redis_key key;
+
+    if (!redis_key_channel(storage, &key, channel))
+        return ERROR_BAD_REQUEST;
+    const struct slice args[] = {slice_from("PUBLISH", 7), redis_key_slice(&key), bytes};
+    return redis_conn_command(redis_topology_pick(&storage->topology, args[1]), args, 3, on_reply, data);
+}
+
 void redis_bus_publish(struct storage *base, struct slice channel, struct slice bytes,
                        struct storage_request *request)
 {
     struct redis_storage *storage = redis_storage_of(base);
-    struct redis_key key;
+    struct redis_channel *held = redis_bus_find(storage, channel);
     int error = ERROR_UNAVAILABLE;
 
-    if (storage->destroyed) {
+    if (storage->destroyed)
         error = ERROR_CANCELLED;
-    } else if (!redis_key_channel(storage, &key, channel)) {
-        error = ERROR_BAD_REQUEST;
-    } else if (base->state == STORAGE_UP) {
-        const struct slice args[] = {slice_from("PUBLISH", 7), redis_key_slice(&key), bytes};
-        error = redis_conn_command(redis_topology_pick(&storage->topology, args[1]), args, 3, on_published,
-                                   request);
-    }
+    else if (base->state == STORAGE_UP && held && redis_direct_wants(held))
+        error = redis_direct_publish(storage, held, bytes, request);
+    else if (base->state == STORAGE_UP)
+        error = redis_bus_send(storage, channel, bytes, redis_bus_on_published, request);
     if (error)
         redis_later(storage, request, error);
 }

@@ -97,6 +97,9 @@ void redis_publish_with(struct storage *base, struct slice channel,
         error = ERROR_CANCELLED;
     else if (base->state == STORAGE_UP)
         error = publish(storage, channel, publication, request);
+    struct redis_channel *held = redis_bus_find(storage, channel);
+    if (held)
+        redis_direct_unsettle(storage, held);
     if (error)
         redis_later(storage, request, error);
 }

@@ -245,6 +245,10 @@ static void on_registered(void *data, const struct redis_reply *reply, int error
     if (conn.len && user.len && !slice_equal(user, registration->user))
         redis_registry_forget(task->storage, task, user, registration->name, instance);
     redis_presence_remove_all(task, topics, registration->name, user);
+    /* Unless this process is registering the name for yet another connection. */
+    const struct held *held = held_find(task->storage, registration->name);
+    if (held && slice_equal(held_conn(held), registration->conn))
+        redis_direct_allow(task->storage, ADDRESS_SESSION, registration->name, true);
     redis_task_replied(task, 0);
 }
 
@@ -283,6 +287,7 @@ static void send_registration(struct registration *registration, const struct st
                                  session->route, session->user,
                                  session->face,  session->remote,
                                  session->agent, slice_text(connected_at)};
+    redis_direct_allow(storage, ADDRESS_SESSION, session->name, false);
     change_members(storage, &registration->task, "SADD", session->name);
     redis_task_script(&registration->task, REDIS_SCRIPT_REGISTER, redis_key_slice(&key), args,
                       sizeof args / sizeof *args, on_registered);

@@ -34,6 +34,7 @@ static void go_up(struct redis_storage *storage)
     storage->was_up = true;
     redis_topology_serving(&storage->topology, storage->bus.channels.count);
     storage->storage.state = STORAGE_UP;
+    redis_direct_allow(storage, ADDRESS_INSTANCE, slice_text(storage->instance.id), true);
     storage->events.on_state(storage->events.data, STORAGE_UP);
     if (!again || storage->storage.state != STORAGE_UP)
         return;

@@ -1,7 +1,7 @@
 /* The parts of the Redis storage, and what they share. Private to storage/redis/.
  *
  * From below: redis_conn (a connection), redis_topology (which one, and when again), redis_scripts (Lua);
- * on them redis_bus and redis_probe (channels), redis_publish and redis_history (stored messages),
+ * on them redis_bus, redis_direct and redis_probe (channels), redis_publish and redis_history (stored messages),
  * redis_registry, redis_lists and redis_presence (who is connected), redis_lease and redis_reap (who is
  * alive); redis_setup brings them up in order after each connect. */
 #ifndef STORAGE_REDIS_PRIVATE_H
@@ -19,7 +19,6 @@ enum {
     REDIS_BATCH_MAX = 512, /* channels a SUBSCRIBE */
 };
 
-struct redis_channel;
 struct redis_storage;
 
 /* Answers given from the loop, because a request never calls back from inside the call that made it. */
@@ -33,6 +32,37 @@ enum redis_later {
 };
 
 enum redis_verb { REDIS_SUBSCRIBE, REDIS_UNSUBSCRIBE, REDIS_PSUBSCRIBE, REDIS_PUNSUBSCRIBE };
+
+/* A wanted channel, or pattern of channels. There may be 100,000 of them, so it is one small block. An unsubscribe takes it out of
+ * the map at once; it then lives until its own confirmation has come, while a new subscription of the same
+ * channel is another structure with another confirmation. */
+struct redis_channel {
+    struct map_node node;
+    struct redis_storage *storage;
+    struct storage_request *request; /* waits for the first confirmation */
+    /* redis_direct.c: */
+    uint64_t alone_until_ms; /* monotonic; 0: others may listen */
+    uint32_t last;           /* number of the latest message that this process sent through Redis */
+    uint32_t queued;         /* messages to be delivered at the end of the turn */
+    uint32_t copies;         /* unanswered; it is not freed before they are */
+    bool allowed;            /* this process alone receives from it */
+    bool settled;            /* and has received all that it ever sent there through Redis */
+
+    bool pattern;
+    bool wanted;    /* in the map */
+    bool sent;      /* over this connection */
+    bool in_flight; /* sent, and not confirmed yet */
+    char name[];
+};
+
+struct redis_direct {
+    bool enabled;
+    uint64_t origin;              /* this process, in marks */
+    uint32_t number;              /* of the latest mark */
+    struct buffer queue, running; /* messages to be delivered; those of them being delivered */
+    struct buffer marked;         /* scratch */
+    struct event *event;          /* active while the queue isn't empty */
+};
 
 struct redis_bus {
     struct map channels; /* struct redis_channel by channel, without the prefix */
@@ -88,6 +118,7 @@ struct redis_storage {
     struct redis_topology topology;
     struct redis_scripts scripts;
     struct redis_bus bus;
+    struct redis_direct direct;
     struct redis_probe probe;
     struct redis_registry registry;
     struct redis_lease lease;
@@ -202,6 +233,39 @@ void redis_bus_on_message(void *topology, struct slice channel, struct slice byt
 void redis_bus_on_pattern_message(void *topology, struct slice glob, struct slice channel,
                                   struct slice bytes);
 void redis_bus_on_turn_end(void *topology);
+
+/* NULL when it isn't wanted. */
+struct redis_channel *redis_bus_find(const struct redis_storage *storage, struct slice name);
+static inline struct slice redis_channel_name(const struct redis_channel *channel)
+{
+    return slice_from(channel->node.key, channel->node.key_len);
+}
+/* Frees it once it is neither wanted nor awaits an answer. */
+void redis_channel_release(struct redis_channel *channel);
+/* As redis_conn_command(): PUBLISH. */
+int redis_bus_send(struct redis_storage *storage, struct slice channel, struct slice bytes,
+                   redis_on_reply *on_reply, void *data) __attribute__((warn_unused_result));
+void redis_bus_on_published(void *request, const struct redis_reply *reply, int error);
+
+/* ---- redis_direct.c ---- */
+
+bool redis_direct_init(struct redis_storage *storage, bool enabled);
+void redis_direct_close(struct redis_storage *storage);
+void redis_direct_cancel(struct redis_storage *storage); /* what is queued calls back with ERROR_CANCELLED */
+/* Whether this process alone receives from the channel, as far as the registry knows. */
+void redis_direct_allow(struct redis_storage *storage, enum address_kind kind, struct slice name, bool allowed);
+/* Something goes to the channel through Redis: until a later message has come back, nothing may overtake it. */
+void redis_direct_unsettle(struct redis_storage *storage, struct redis_channel *channel);
+/* Whether redis_direct_publish() has to be asked. */
+static inline bool redis_direct_wants(const struct redis_channel *channel)
+{
+    return channel->allowed || channel->queued;
+}
+/* Publishes, one way or the other. 0, or an error and then the request doesn't call back. */
+int redis_direct_publish(struct redis_storage *storage, struct redis_channel *channel, struct slice bytes,
+                         struct storage_request *request) __attribute__((warn_unused_result));
+/* A message came over the bus; false: it is not to be delivered. */
+bool redis_direct_take(struct redis_storage *storage, struct redis_channel *channel, struct slice bytes);
 
 /* ---- redis_probe.c ---- */
 

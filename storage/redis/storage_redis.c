@@ -66,6 +66,7 @@ static void redis_start(struct storage *base, const struct storage_events *event
 static void storage_free(struct redis_storage *storage)
 {
     redis_topology_close(&storage->topology);
+    redis_direct_close(storage);
     redis_bus_close(storage);
     redis_probe_close(storage);
     redis_lease_close(storage);
@@ -86,6 +87,7 @@ static void redis_destroy(struct storage *base)
 
     storage->destroyed = true;
     redis_topology_stop(&storage->topology, ERROR_CANCELLED);
+    redis_direct_cancel(storage);
     redis_later_cancel(storage);
     storage_free(storage);
 }
@@ -139,7 +141,8 @@ static bool storage_init(struct redis_storage *storage, struct redis_server *ser
     storage->prefix = mem_strdup(options->prefix);
     storage->prefix_len = strlen(options->prefix);
     storage->timeout_ms = options->timeout_ms;
-    bool parts = redis_probe_init(storage) && redis_lease_init(storage);
+    bool parts = redis_probe_init(storage) && redis_lease_init(storage) &&
+                 redis_direct_init(storage, !options->always_through_redis);
     return topology && parts && storage->later_event && storage->prefix;
 }
 

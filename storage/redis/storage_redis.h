@@ -2,6 +2,7 @@
 #ifndef STORAGE_REDIS_H
 #define STORAGE_REDIS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,7 @@ struct storage_redis_options {
     const char *prefix;      /* before every key and channel; usually "sb:" */
     uint32_t timeout_ms;     /* a command's deadline */
     uint32_t backoff_max_ms; /* the longest pause between two attempts to connect */
+    bool always_through_redis; /* messages for this process's own sessions too */
 };
 
 /* NULL when memory is short. `base` must outlive it; `options` are copied. Nothing is connected before
