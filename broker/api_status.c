@@ -49,6 +49,15 @@ void api_serve_readyz(struct api *api, const struct api_input *input)
         storage_probe(api->options.storage, &call->request);
 }
 
+/* The storage counts one of them itself. */
+static const struct metrics *counters(const struct api *api)
+{
+    struct metrics *metrics = api->options.metrics;
+
+    metrics->published_directly = storage_direct_count(api->options.storage);
+    return metrics;
+}
+
 static void write_counters(const struct metrics *metrics, struct writer *writer)
 {
     writer_key(writer, "counters");
@@ -82,7 +91,7 @@ static void write_stats(const struct api *api, int error, int64_t online, struct
     writer_pair_bool(writer, "up", storage_state(options->storage) == STORAGE_UP);
     writer_end(writer);
     writer_pair_bool(writer, "draining", api->draining);
-    write_counters(options->metrics, writer);
+    write_counters(counters(api), writer);
     writer_end(writer);
 }
 
@@ -116,7 +125,7 @@ void api_serve_metrics(struct api *api, const struct api_input *input)
     struct buffer text;
 
     buffer_init(&text, 0);
-    metrics_write(options->metrics, &text);
+    metrics_write(counters(api), &text);
     metrics_write_gauge("sessions", "Sessions online on this instance",
                         (double)sessions_online(options->sessions), &text);
     metrics_write_gauge("channels", "Channels this instance is subscribed to",

@@ -290,6 +290,7 @@ static struct storage *create_storage(struct broker *broker)
         .prefix = config->prefix,
         .timeout_ms = (uint32_t)config->redis_timeout,
         .backoff_max_ms = (uint32_t)config->redis_backoff_max,
+        .always_through_redis = !config->direct_delivery,
     };
     return storage_redis_create(loop_base(broker->loop), &options);
 }

@@ -48,7 +48,7 @@ enum config_storage { CONFIG_STORAGE_AUTO, CONFIG_STORAGE_MEMORY, CONFIG_STORAGE
 struct config {
     struct config_address listen, api;
     char *api_token, *api_token_file; /* at most one; empty: none */
-    bool insecure;
+    bool insecure, direct_delivery;
     char *tls_cert, *tls_key; /* both or none; empty: none */
     struct config_list prefixes;
 

@@ -23,8 +23,9 @@
     X(messages_invalid, "messages_invalid", "Text messages that were not UTF-8")                             \
     X(published, "published", "Messages handed to the bus")                                                  \
     X(published_absent, "published_absent", "Of those, the ones nobody received")                            \
+    X(published_directly, "published_directly", "Of those, the ones delivered here without waiting for Redis")  \
     X(publish_failed, "publish_failed", "Messages the bus did not take")                                     \
-    X(bus_messages, "bus_messages", "Messages that came over the bus")                                       \
+    X(bus_messages, "bus_messages", "Messages that came over the bus, or directly")                           \
     X(bus_invalid, "bus_invalid", "Of those, the ones that could not be read")                               \
     X(requests_asked, "requests_asked", "Requests asked by sessions and HTTP callers")                         \
     X(requests_answered, "requests_answered", "Replies and refusals that sessions here gave")                \

@@ -22,6 +22,11 @@ enum storage_state storage_state(const struct storage *storage)
     return storage->state;
 }
 
+uint64_t storage_direct_count(const struct storage *storage)
+{
+    return storage->direct_count;
+}
+
 const char *storage_name(const struct storage *storage)
 {
     return storage->ops->name;

@@ -114,6 +114,9 @@ void storage_destroy(struct storage *storage);
 
 enum storage_state storage_state(const struct storage *storage);
 
+/* How many messages were given to on_message without having gone over the bus. */
+uint64_t storage_direct_count(const struct storage *storage);
+
 /* "redis" or "memory", for logs and /v1/stats. */
 const char *storage_name(const struct storage *storage);
 
@@ -128,7 +131,8 @@ void storage_subscribe(struct storage *storage, struct slice channel, struct sto
  */
 void storage_unsubscribe(struct storage *storage, struct slice channel);
 
-/* number: how many instances (this one included) received it; 0 is ERROR_NONE too. */
+/* number: how many instances (this one included) received it; 0 is ERROR_NONE too. What others receive may be
+ * the envelope with a mark appended (envelope_mark()). */
 void storage_publish(struct storage *storage, struct slice channel, struct slice bytes,
                      struct storage_request *request);
 
@@ -287,6 +291,7 @@ struct storage_ops {
 struct storage {
     const struct storage_ops *ops;
     enum storage_state state; /* changed by the implementation, just before on_state */
+    uint64_t direct_count;    /* counted by the implementation */
 };
 
 #endif

@@ -29,6 +29,8 @@ enum { ALONE_MS = 250, QUEUE_KEEP = 1 << 20 };
 struct queued {
     struct storage_request *request;
     size_t name_len, bytes_len;
+    uint32_t number; /* direct->number when it was queued */
+    bool settled;    /* it need not go through Redis, unless the channel is revoked before the turn ends */
 };
 
 /* ---- through Redis ---- */
@@ -37,6 +39,13 @@ void redis_direct_unsettle(struct redis_storage *storage, struct redis_channel *
 {
     channel->settled = false;
     channel->last = ++storage->direct.number;
+}
+
+/* Who holds the name changes, or may: what is queued must not be delivered here any more. */
+static void revoke(struct redis_storage *storage, struct redis_channel *channel)
+{
+    redis_direct_unsettle(storage, channel);
+    channel->revoked = channel->last;
 }
 
 /* `bytes` with a mark, in a scratch buffer; unchanged when they can't be marked. */
@@ -71,17 +80,12 @@ static void on_copied(void *data, const struct redis_reply *reply, int error)
 
 static void copy(struct redis_storage *storage, struct redis_channel *channel, struct slice bytes)
 {
-    uint64_t now = clock_monotonic_ms();
-
-    if (now < channel->alone_until_ms)
+    if (clock_monotonic_ms() < channel->alone_until_ms)
         return;
     struct slice marked = mark(storage, bytes, 0, true);
-    if (marked.data == bytes.data ||
-        redis_bus_send(storage, redis_channel_name(channel), marked, on_copied, channel) != 0)
-        return;
-    channel->copies++;
-    if (channel->alone_until_ms)
-        channel->alone_until_ms = now + ALONE_MS;
+    if (marked.data != bytes.data &&
+        redis_bus_send(storage, redis_channel_name(channel), marked, on_copied, channel) == 0)
+        channel->copies++;
 }
 
 /* ---- the queue ---- */
@@ -91,7 +95,8 @@ static bool enqueue(struct redis_storage *storage, struct redis_channel *channel
 {
     struct buffer *queue = &storage->direct.queue;
     struct slice name = redis_channel_name(channel);
-    const struct queued queued = {.request = request, .name_len = name.len, .bytes_len = bytes.len};
+    const struct queued queued = {.request = request, .name_len = name.len, .bytes_len = bytes.len,
+                                  .number = storage->direct.number, .settled = channel->settled};
 
     if (!buffer_reserve(queue, sizeof queued + name.len + bytes.len))
         return false;
@@ -116,25 +121,27 @@ static bool next(const struct buffer *queue, size_t *at, struct queued *queued, 
     return true;
 }
 
-static void deliver(struct redis_storage *storage, struct slice name, struct slice bytes,
-                    struct storage_request *request)
+static void deliver(struct redis_storage *storage, const struct queued *queued, struct slice name,
+                    struct slice bytes)
 {
     struct redis_channel *channel = redis_bus_find(storage, name);
+    bool up = storage->storage.state == STORAGE_UP;
     int error = ERROR_UNAVAILABLE;
 
     if (channel && channel->queued)
         channel->queued--;
-    if (storage->storage.state == STORAGE_UP && channel && channel->settled) {
+    if (up && channel && queued->settled && (int32_t)(queued->number - channel->revoked) >= 0) {
         const struct storage_result result = {.number = 1};
+        storage->storage.direct_count++;
         storage->events.on_message(storage->events.data, name, bytes);
-        redis_done(request, 0, &result);
+        redis_done(queued->request, 0, &result);
         return;
     }
-    if (storage->storage.state == STORAGE_UP)
-        error = channel ? send_marked(storage, channel, bytes, request)
-                        : redis_bus_send(storage, name, bytes, redis_bus_on_published, request);
+    if (up)
+        error = channel ? send_marked(storage, channel, bytes, queued->request)
+                        : redis_bus_send(storage, name, bytes, redis_bus_on_published, queued->request);
     if (error)
-        redis_done(request, error, NULL);
+        redis_done(queued->request, error, NULL);
 }
 
 /* Empties the queue into `running`, which its messages' callbacks can't grow. */
@@ -157,7 +164,7 @@ static void on_turn_end(evutil_socket_t fd, short what, void *data)
 
     (void)fd, (void)what;
     for (size_t at = 0; next(running, &at, &queued, &name, &bytes);)
-        deliver(storage, name, bytes, queued.request);
+        deliver(storage, &queued, name, bytes);
     if (running->capacity > QUEUE_KEEP)
         buffer_close(running);
     else
@@ -190,6 +197,20 @@ int redis_direct_publish(struct redis_storage *storage, struct redis_channel *ch
     return 0;
 }
 
+/* The notice says who holds the name from here on: a connection of this process, or somebody else. */
+static void on_notice(struct redis_storage *storage, struct redis_channel *channel, struct slice bytes)
+{
+    struct message_fields notice;
+    struct address holder;
+    char name[ADDRESS_NAME_MAX + 1];
+
+    revoke(storage, channel);
+    if (envelope_decode(bytes, &notice) != NULL ||
+        !address_from_channel(redis_channel_name(channel), &holder, name) ||
+        !redis_registry_is_held_by(storage, holder.name, notice.correlation))
+        channel->allowed = false;
+}
+
 bool redis_direct_take(struct redis_storage *storage, struct redis_channel *channel, struct slice bytes)
 {
     struct envelope_mark mark;
@@ -199,8 +220,8 @@ bool redis_direct_take(struct redis_storage *storage, struct redis_channel *chan
             return false;
         if (channel->allowed && mark.origin == storage->direct.origin && mark.number == channel->last)
             channel->settled = true;
-    } else if (channel->settled && envelope_kind(bytes) == MESSAGE_TAKEOVER) {
-        redis_direct_unsettle(storage, channel);
+    } else if (channel->allowed && envelope_kind(bytes) == MESSAGE_TAKEOVER) {
+        on_notice(storage, channel, bytes);
     }
     return true;
 }
@@ -214,7 +235,7 @@ void redis_direct_allow(struct redis_storage *storage, enum address_kind kind, s
     if (!channel)
         return;
     channel->allowed = allowed && storage->direct.enabled;
-    redis_direct_unsettle(storage, channel);
+    revoke(storage, channel);
 }
 
 bool redis_direct_init(struct redis_storage *storage, bool enabled)

@@ -51,6 +51,13 @@ bool redis_registry_holds(const struct redis_storage *storage, struct slice name
     return held_find(storage, name);
 }
 
+bool redis_registry_is_held_by(const struct redis_storage *storage, struct slice name, struct slice conn)
+{
+    const struct held *held = held_find(storage, name);
+
+    return held && slice_equal(held_conn(held), conn);
+}
+
 static void count_changed(struct redis_storage *storage)
 {
     redis_conn_want_turn(&storage->topology.commands);
@@ -246,8 +253,7 @@ static void on_registered(void *data, const struct redis_reply *reply, int error
         redis_registry_forget(task->storage, task, user, registration->name, instance);
     redis_presence_remove_all(task, topics, registration->name, user);
     /* Unless this process is registering the name for yet another connection. */
-    const struct held *held = held_find(task->storage, registration->name);
-    if (held && slice_equal(held_conn(held), registration->conn))
+    if (redis_registry_is_held_by(task->storage, registration->name, registration->conn))
         redis_direct_allow(task->storage, ADDRESS_SESSION, registration->name, true);
     redis_task_replied(task, 0);
 }

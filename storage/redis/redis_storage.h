@@ -43,6 +43,7 @@ struct redis_channel {
     /* redis_direct.c: */
     uint64_t alone_until_ms; /* monotonic; 0: others may listen */
     uint32_t last;           /* number of the latest message that this process sent through Redis */
+    uint32_t revoked;        /* what was queued before this number goes through Redis */
     uint32_t queued;         /* messages to be delivered at the end of the turn */
     uint32_t copies;         /* unanswered; it is not freed before they are */
     bool allowed;            /* this process alone receives from it */
@@ -320,6 +321,7 @@ void redis_registry_register(struct storage *base, const struct storage_session 
 void redis_registry_unregister(struct storage *base, const struct storage_session *session,
                                struct storage_request *request);
 bool redis_registry_holds(const struct redis_storage *storage, struct slice name);
+bool redis_registry_is_held_by(const struct redis_storage *storage, struct slice name, struct slice conn);
 void redis_registry_on_turn_end(void *topology);
 void redis_registry_close(struct redis_storage *storage);
 /* Writes all of sb:instance:{ID}. */

@@ -29,8 +29,11 @@ static void require_bounded(const struct message_fields *fields)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct message_fields fields, again;
-    struct buffer buffer;
+    struct envelope_mark mark = {.origin = size, .number = 1}, read;
+    struct buffer buffer, marked;
 
+    bool has_mark = envelope_read_mark(slice_from(data, size), &read);
+    enum message_kind kind = envelope_kind(slice_from(data, size));
     if (envelope_decode(slice_from(data, size), &fields) != NULL)
         return 0;
     require_bounded(&fields);
@@ -38,6 +41,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_require(envelope_encode(&fields, &buffer));
     fuzz_require(envelope_decode(slice_from(buffer.data, buffer.len), &again) == NULL);
     require_same(&fields, &again);
+    fuzz_require(kind == fields.kind);
+    buffer_init(&marked, 0);
+    if (envelope_mark(slice_from(data, size), &mark, &marked)) {
+        fuzz_require(!has_mark && envelope_read_mark(slice_from(marked.data, marked.len), &read));
+        fuzz_require(read.origin == size && read.number == 1 && !read.copy);
+        fuzz_require(envelope_decode(slice_from(marked.data, marked.len), &again) == NULL);
+        require_same(&fields, &again);
+    }
+    buffer_close(&marked);
     buffer_close(&buffer);
     return 0;
 }

@@ -175,6 +175,60 @@ def test_channels_show_who_is_subscribed(two):
     wait_until(lambda: "sb:user:{bob}" not in cli(two, "PUBSUB", "CHANNELS", "sb:*"), "unsubscribed with the last session")
 
 
+def publish_calls(two):
+    return int(re.search(r"cmdstat_publish:calls=(\d+)", cli(two, "INFO", "commandstats"))[1])
+
+
+def payload(envelope_bytes):
+    return msgpack.unpackb(envelope_bytes, raw=False)[7].decode()
+
+
+def test_listening_on_a_session_shows_what_it_gets(two):
+    """From whichever broker the message comes; and the session gets it once. Only who begins to listen within 250 ms after a
+    message may miss the next ones from the session's own broker."""
+    with two[0].connect("/websocket/userSever/8080") as client, two[0].connect("/websocket/a/1") as here, \
+            two[1].connect("/websocket/a/2") as there, two.redis.binary_client.pubsub() as watch:
+
+        def send(sender, text):
+            sender.send(text)
+            assert client.recv() == text
+
+        for number in range(10):
+            send(here, f"early {number}")
+        watch.subscribe("sb:session:{userSever_8080}")
+        assert watch.get_message(timeout=10)["type"] == "subscribe"
+        for number in range(20):
+            send((here, there)[number % 2], f"late {number}")
+        send(there, "end")
+        seen = []
+        while not seen or seen[-1] != "end":
+            seen.append(payload(watch.get_message(timeout=10)["data"]))
+        client.expect_nothing()
+        assert len(seen) == len(set(seen))
+        assert [text for text in seen if text[-1] in "13579"] == [f"late {number}" for number in range(1, 20, 2)]
+
+
+def test_a_message_within_a_broker_does_not_wait_for_redis(two):
+    with two[0].connect("/websocket/userSever/8080") as client, two[0].connect("/websocket/a/1") as sender:
+        sender.send("first")
+        assert client.recv()
+        before, direct = publish_calls(two), two[0].counter("published_directly")
+        for number in range(200):
+            sender.send(str(number))
+        assert len(client.recv_many(200)) == 200
+        assert two[0].counter("published_directly") == direct + 200
+        assert publish_calls(two) - before < 100
+
+
+def test_direct_delivery_can_be_switched_off(two):
+    with Cluster(1, args=["--direct-delivery=no"]) as cluster:
+        with cluster[0].connect("/websocket/userSever/8080") as client, cluster[0].connect("/websocket/a/1") as sender:
+            for number in range(20):
+                sender.send(str(number))
+                assert client.recv()
+            assert cluster[0].counter("published_directly") == 0
+
+
 # ---- what an operator can get wrong
 
 

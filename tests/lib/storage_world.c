@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-bool world_on_redis;
+bool world_on_redis, world_through_redis;
 struct redis_fixture world_redis;
 char world_prefix[32];
 
@@ -70,7 +70,8 @@ struct storage *world_storage(struct event_base *base)
                                                   .port = (uint16_t)world_redis.port,
                                                   .prefix = world_prefix,
                                                   .timeout_ms = 5000,
-                                                  .backoff_max_ms = 100};
+                                                  .backoff_max_ms = 100,
+                                                  .always_through_redis = world_through_redis};
 
     return world_on_redis ? storage_redis_create(base, &options) : storage_memory_create(base);
 }

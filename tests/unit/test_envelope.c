@@ -281,6 +281,62 @@ static void test_does_not_fit(void **state)
     assert_int_equal(alloc_fixture_remove(), 0);
 }
 
+/* ---- marks ---- */
+
+static void test_a_mark_changes_nothing_else(void **state)
+{
+    struct message_fields forms[3] = {sample, sample, sample}, back;
+    const struct envelope_mark mark = {.origin = UINT64_C(0x8123456789abcdef), .number = 0xfedcba98, .copy = true};
+
+    (void)state;
+    forms[1].offset = slice_text("1700000000123-7");
+    forms[1].epoch = slice_text("e1");
+    forms[2].timeout_ms = 5000;
+    for (size_t i = 0; i < 3; i++) {
+        struct buffer plain, marked;
+        struct envelope_mark read;
+        buffer_init(&plain, 0);
+        buffer_init(&marked, 0);
+        assert_true(envelope_encode(&forms[i], &plain));
+        assert_false(envelope_read_mark(slice_from(plain.data, plain.len), &read));
+        assert_true(envelope_mark(slice_from(plain.data, plain.len), &mark, &marked));
+        struct slice bytes = slice_from(marked.data, marked.len);
+        assert_true(envelope_read_mark(bytes, &read));
+        assert_true(read.origin == mark.origin && read.number == mark.number && read.copy);
+        assert_null(envelope_decode(bytes, &back));
+        assert_same(&forms[i], &back);
+        assert_true(slice_equal(forms[i].offset, back.offset) && slice_equal(forms[i].epoch, back.epoch));
+        assert_true(forms[i].timeout_ms == back.timeout_ms);
+        assert_int_equal(envelope_kind(bytes), MESSAGE_REQUEST);
+        /* Not twice. */
+        assert_false(envelope_mark(bytes, &mark, &plain));
+        for (size_t len = 0; len < bytes.len; len++)
+            envelope_read_mark(slice_from(bytes.data, len), &read);
+        buffer_close(&plain);
+        buffer_close(&marked);
+    }
+}
+
+static void test_what_is_no_envelope_has_no_mark(void **state)
+{
+    static const char *const texts[] = {"", "hello", "\x9d", "\x90", "\x9f\x01"};
+    const struct envelope_mark mark = {.origin = 1};
+    struct envelope_mark read;
+    struct buffer out;
+
+    (void)state;
+    buffer_init(&out, 0);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        assert_false(envelope_mark(slice_text(texts[i]), &mark, &out));
+        assert_false(envelope_read_mark(slice_text(texts[i]), &read));
+    }
+    assert_int_equal(out.len, 0);
+    assert_int_equal(envelope_kind(slice_text("hello")), MESSAGE_DATA);
+    assert_int_equal(envelope_kind(slice_text("\x99\x01\xa1")), MESSAGE_KIND_COUNT);
+    assert_int_equal(envelope_kind(slice_text("\x99\x01\xa0\x7f\xa0\xa0\xa0\xa0\xa0\xa0")), MESSAGE_KIND_COUNT);
+    buffer_close(&out);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -291,6 +347,8 @@ int main(void)
         cmocka_unit_test(test_later_versions_may_append),
         cmocka_unit_test(test_cut_or_continued_is_refused),
         cmocka_unit_test(test_does_not_fit),
+        cmocka_unit_test(test_a_mark_changes_nothing_else),
+        cmocka_unit_test(test_what_is_no_envelope_has_no_mark),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
