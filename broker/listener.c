@@ -1,5 +1,6 @@
 #include "broker/listener.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
@@ -124,11 +125,19 @@ static evutil_socket_t bind_host(const char *host, unsigned port, const char **p
 size_t listener_format(const struct sockaddr *address, socklen_t len, char *out, size_t size)
 {
     char host[NI_MAXHOST];
-    char service[NI_MAXSERV];
-    if (getnameinfo(address, len, host, sizeof host, service, sizeof service,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+    unsigned port;
+    if (address->sa_family == AF_INET && len >= sizeof(struct sockaddr_in)) {
+        /* Much cheaper than getnameinfo(), which knows the scopes of IPv6 addresses. */
+        const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+        port = ntohs(in->sin_port);
+        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
+    } else if (address->sa_family == AF_INET6 && len >= sizeof(struct sockaddr_in6) &&
+               getnameinfo(address, len, host, sizeof host, NULL, 0, NI_NUMERICHOST) == 0) {
+        port = ntohs(((const struct sockaddr_in6 *)address)->sin6_port);
+    } else {
         return 0;
-    int written = snprintf(out, size, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, service);
+    }
+    int written = snprintf(out, size, address->sa_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, port);
     return written > 0 && (size_t)written < size ? (size_t)written : 0;
 }
 

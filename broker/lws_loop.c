@@ -1,6 +1,6 @@
 /* Every socket of libwebsockets has one slot, found by its descriptor. The slot holds the read event, which
  * stays with libevent from adoption to close. A write event exists only while libwebsockets wants to write,
- * so an idle connection costs nothing for it. libwebsockets clears the wish for writing before it calls back
+ * so an idle connection costs nothing for it; while reading is paused it stays too, until something comes. libwebsockets clears the wish for writing before it calls back
  * and often renews it in the callback; therefore changes of it are noted, and carried out once, before the
  * loop waits.
  *
@@ -34,7 +34,8 @@ struct slot {
     struct event read;
     struct lws *wsi;           /* whose socket this is: a descriptor's next owner must not inherit it */
     struct write_watch *write; /* NULL unless writing is wanted */
-    bool reading;
+    bool reading;              /* is wanted */
+    bool watched;              /* the read event is added; it stays so until it fires unwanted */
     bool expect_more; /* see lws_loop_expect_more() */
     bool released; /* on_input is not asked any more */
 };
@@ -86,6 +87,11 @@ static void on_readable(evutil_socket_t fd, short what, void *data)
     const struct lws *wsi = slot ? slot->wsi : NULL;
 
     (void)what;
+    if (slot && !slot->reading) {
+        event_del(&slot->read);
+        slot->watched = false;
+        return;
+    }
     if (slot && !slot->released && lws->on_input) {
         enum lws_loop_input input = lws->on_input(slot->wsi);
         slot->released = input == LWS_LOOP_RELEASE;
@@ -137,7 +143,7 @@ static void slot_destroy(struct lws_loop *lws, evutil_socket_t fd)
     if (!slot)
         return;
     write_watch_destroy(slot);
-    if (slot->reading)
+    if (slot->watched)
         event_del(&slot->read);
     mem_free(slot);
     lws->slots[fd] = NULL;
@@ -178,10 +184,12 @@ static struct slot *slot_obtain(struct lws_loop *lws, struct lws *wsi)
     return slot;
 }
 
+/* Most pauses are over before anything comes: they cost nothing. */
 static bool slot_read(struct slot *slot, bool want)
 {
-    if (slot->reading != want && (want ? event_add(&slot->read, NULL) : event_del(&slot->read)) != 0)
+    if (want && !slot->watched && event_add(&slot->read, NULL) != 0)
         return false;
+    slot->watched = slot->watched || want;
     slot->reading = want;
     return true;
 }

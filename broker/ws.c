@@ -78,10 +78,8 @@ static void on_accept(void *data, evutil_socket_t fd, const struct sockaddr *pee
 {
     struct ws_server *server = data;
 
-    (void)peer;
-    (void)peer_len;
     server->options.metrics->accepted++;
-    ws_head_accept(server, fd);
+    ws_head_accept(server, fd, peer, peer_len);
 }
 
 static void on_ping_timer(evutil_socket_t fd, short what, void *data)

@@ -14,11 +14,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/utf8.h"
-#include "broker/listener.h"
 #include "broker/lws_loop.h"
 #include "broker/metrics.h"
 #include "broker/outbox.h"
-#include "broker/route.h"
 #include "broker/ws_internal.h"
 #include "proto/errors.h"
 #include "proto/frame.h"
@@ -318,16 +316,6 @@ int ws_connection_peer_close(struct lws *wsi, const unsigned char *payload, size
 
 /* ---- life ---- */
 
-static size_t peer_address(struct lws *wsi, char *out, size_t size)
-{
-    struct sockaddr_storage peer;
-    socklen_t peer_len = sizeof peer;
-
-    if (getpeername(lws_get_socket_fd(wsi), (struct sockaddr *)&peer, &peer_len) != 0)
-        return 0;
-    return listener_format((struct sockaddr *)&peer, peer_len, out, size);
-}
-
 /* ?since=EPOCH:OFFSET, or nothing behind the "=" for everything. */
 static void read_since(struct slice since, struct session_params *params)
 {
@@ -342,10 +330,10 @@ static void read_since(struct slice since, struct session_params *params)
 
 int ws_connection_open(struct ws_server *server, struct lws *wsi)
 {
-    struct route_match match;
     char remote[80], agent[512], since[ARGUMENT_MAX];
 
-    if (ws_http_route(server, wsi, &match) != ROUTE_OK)
+    /* libwebsockets confirms an upgrade, answers it and calls this without a pause. */
+    if (server->upgrading != wsi)
         return -1;
     struct ws *ws = mem_calloc(1, sizeof *ws);
     if (!ws) {
@@ -355,9 +343,9 @@ int ws_connection_open(struct ws_server *server, struct lws *wsi)
     int agent_len = lws_hdr_copy(wsi, agent, sizeof agent, WSI_TOKEN_HTTP_USER_AGENT);
     struct session_params params = {
         .config = server->config,
-        .route_params = &match.params,
+        .route_params = &server->route.params,
         .face = ws_http_face(wsi),
-        .remote = slice_from(remote, peer_address(wsi, remote, sizeof remote)),
+        .remote = slice_from(remote, ws_head_address(wsi, remote, sizeof remote)),
         .agent =
             slice_from(agent, agent_len > 0 && utf8_valid(agent, (size_t)agent_len) ? (size_t)agent_len : 0),
     };

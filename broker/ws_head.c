@@ -15,6 +15,7 @@
  * storage from reconnecting. */
 #include "base/alloc.h"
 #include "base/log.h"
+#include "broker/listener.h"
 #include "broker/metrics.h"
 #include "broker/target.h"
 #include "broker/ws_internal.h"
@@ -39,6 +40,8 @@ struct ws_head {
     size_t target_len;
     size_t seen;  /* bytes of a line that is not complete; 0 for all others */
     bool refused; /* what still comes is thrown away */
+    struct sockaddr_storage address; /* the client's */
+    socklen_t address_len;
 };
 
 /* NULL for a session, and for what came by another way than the listener. */
@@ -67,7 +70,7 @@ static void make_room(struct ws_server *server)
     server->crowded = crowded;
 }
 
-void ws_head_accept(struct ws_server *server, int fd)
+void ws_head_accept(struct ws_server *server, int fd, const struct sockaddr *address, socklen_t address_len)
 {
     struct ws_head *head = mem_calloc(1, sizeof *head);
 
@@ -84,6 +87,8 @@ void ws_head_accept(struct ws_server *server, int fd)
         return;
     }
     head->server = server;
+    head->address_len = address_len < sizeof head->address ? address_len : sizeof head->address;
+    memcpy(&head->address, address, head->address_len);
     list_append(&server->newcomers, &head->link);
     server->newcomer_count++;
     lws_set_opaque_user_data(head->wsi, &head->peer);
@@ -100,6 +105,13 @@ void ws_head_close(struct lws *wsi)
     head->server->newcomer_count--;
     mem_free(head->target);
     mem_free(head);
+}
+
+size_t ws_head_address(struct lws *wsi, char *out, size_t size)
+{
+    const struct ws_head *head = head_of(wsi);
+
+    return head ? listener_format((const struct sockaddr *)&head->address, head->address_len, out, size) : 0;
 }
 
 struct slice ws_head_target(struct lws *wsi)

@@ -251,13 +251,14 @@ int ws_http_confirm_upgrade(struct ws_server *server, struct lws *wsi)
     static const char versions[] = "upgrade: websocket\r\nsec-websocket-version: 13\r\n";
     static const char retry[] = "retry-after: 1\r\n";
     struct metrics *metrics = server->options.metrics;
-    struct route_match match;
+    struct route_match *match = &server->route;
 
-    switch (ws_http_route(server, wsi, &match)) {
+    server->upgrading = wsi;
+    switch (ws_http_route(server, wsi, match)) {
     case ROUTE_NOT_FOUND:
         return refuse(wsi, &metrics->refused_request, HTTP_STATUS_NOT_FOUND, "", "no such path");
     case ROUTE_BAD_PARAMETER:
-        return refuse(wsi, &metrics->refused_request, HTTP_STATUS_BAD_REQUEST, "", match.problem);
+        return refuse(wsi, &metrics->refused_request, HTTP_STATUS_BAD_REQUEST, "", match->problem);
     case ROUTE_OK:
         break;
     }

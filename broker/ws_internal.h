@@ -7,6 +7,7 @@
 #include "broker/connect.h"
 #include "broker/loop.h"
 #include "broker/lws_loop.h"
+#include "broker/route.h"
 #include "broker/session.h"
 #include "broker/ws.h"
 
@@ -44,6 +45,8 @@ struct ws_server {
     struct list pinged; /* connections by when their pong is overdue */
     struct event *ping_timer;
     struct frame *ping_frame;
+    struct lws *upgrading;     /* whose upgrade was confirmed last */
+    struct route_match route;  /* and what its path matched */
     bool full; /* the last newcomer met max_connections: said once an episode */
     struct ws_early_data early;
     unsigned char scratch[WS_SCRATCH_SIZE];
@@ -67,13 +70,16 @@ struct ws_peer {
 /* ---- ws_head.c: a connection until it becomes a session ---- */
 
 /* Takes over a socket that was just accepted. */
-void ws_head_accept(struct ws_server *server, int fd);
+void ws_head_accept(struct ws_server *server, int fd, const struct sockaddr *address, socklen_t address_len);
 
 enum lws_loop_input ws_head_on_input(struct lws *wsi);
 
 /* The target of the request that is being handled, as the client sent it; {NULL, 0} when only libwebsockets read it. */
 struct slice ws_head_target(struct lws *wsi);
 void ws_head_forget_target(struct lws *wsi); /* the connection goes on to another request */
+
+/* Where the client is, as of listener_format(). */
+size_t ws_head_address(struct lws *wsi, char *out, size_t size);
 
 /* The connection has become a session, or is gone. No-op when this was said before. */
 void ws_head_close(struct lws *wsi);

@@ -269,7 +269,7 @@ static void mark_unsent(const struct map *map)
 {
     for (struct map_node *node = map_next(map, NULL); node; node = map_next(map, node)) {
         struct redis_channel *channel = container_of(node, struct redis_channel, node);
-        channel->sent = channel->allowed = channel->settled = false;
+        channel->sent = channel->allowed = channel->returned = false;
     }
 }
 

@@ -56,6 +56,7 @@ static struct redis_pending pending_pop(struct redis_conn *conn)
 {
     struct redis_pending head = conn->pending[conn->pending_first];
 
+    conn->answered++;
     conn->pending_first = (conn->pending_first + 1) & (conn->pending_capacity - 1);
     if (--conn->pending_count == 0 && conn->pending_capacity > PENDING_KEEP) {
         mem_free(conn->pending);

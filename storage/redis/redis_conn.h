@@ -58,6 +58,7 @@ struct redis_conn {
     char *chunk;                   /* where the socket is read into */
     struct redis_pending *pending; /* a ring */
     size_t pending_first, pending_count, pending_capacity;
+    uint64_t answered;         /* commands, ever; with pending_count, how many were made */
     uint64_t turn_deadline_ms; /* of the commands of this turn */
     uint64_t received;         /* bytes in all, to tell silence from delay */
 };

@@ -5,7 +5,8 @@
  *
  * - Order. A message must not overtake one that was sent through Redis before it. So each message of the
  *   ordinary way bears a mark; when the latest one's mark comes back over the bus, all that were sent before it have
- *   come too, and the channel is settled. Whatever then goes through Redis again (a stored message) unsettles it.
+ *   come too. When PUBLISH is answered as well, so that receipts stay in order, the channel is settled. Whatever then
+ *   goes through Redis again (a stored message) unsettles it.
  * - Takeover. Who holds a name is decided by a notice on the channel. So only the channel of a session that is
  *   registered by this process is used, not before the registry's answer and one mark's return (which thus comes
  *   after the notice), and not after somebody else's notice. What is queued then goes through Redis after all.
@@ -35,9 +36,15 @@ struct queued {
 
 /* ---- through Redis ---- */
 
+static bool is_settled(struct redis_storage *storage, const struct redis_channel *channel)
+{
+    return channel->returned &&
+           redis_topology_pick(&storage->topology, redis_channel_name(channel))->answered >= channel->answered_at;
+}
+
 void redis_direct_unsettle(struct redis_storage *storage, struct redis_channel *channel)
 {
-    channel->settled = false;
+    channel->returned = false;
     channel->last = ++storage->direct.number;
 }
 
@@ -66,7 +73,10 @@ static int send_marked(struct redis_storage *storage, struct redis_channel *chan
     /* Before the registry's answer a mark would prove nothing. */
     if (channel->allowed)
         bytes = mark(storage, bytes, channel->last, false);
-    return redis_bus_send(storage, redis_channel_name(channel), bytes, redis_bus_on_published, request);
+    int error = redis_bus_send(storage, redis_channel_name(channel), bytes, redis_bus_on_published, request);
+    const struct redis_conn *conn = redis_topology_pick(&storage->topology, redis_channel_name(channel));
+    channel->answered_at = conn->answered + conn->pending_count;
+    return error;
 }
 
 static void on_copied(void *data, const struct redis_reply *reply, int error)
@@ -96,7 +106,7 @@ static bool enqueue(struct redis_storage *storage, struct redis_channel *channel
     struct buffer *queue = &storage->direct.queue;
     struct slice name = redis_channel_name(channel);
     const struct queued queued = {.request = request, .name_len = name.len, .bytes_len = bytes.len,
-                                  .number = storage->direct.number, .settled = channel->settled};
+                                  .number = storage->direct.number, .settled = is_settled(storage, channel)};
 
     if (!buffer_reserve(queue, sizeof queued + name.len + bytes.len))
         return false;
@@ -188,11 +198,13 @@ void redis_direct_cancel(struct redis_storage *storage)
 int redis_direct_publish(struct redis_storage *storage, struct redis_channel *channel, struct slice bytes,
                          struct storage_request *request)
 {
-    if (!channel->settled && !channel->queued)
+    bool settled = is_settled(storage, channel);
+
+    if (!settled && !channel->queued)
         return send_marked(storage, channel, bytes, request);
     if (!enqueue(storage, channel, bytes, request))
         return ERROR_NO_MEMORY;
-    if (channel->settled)
+    if (settled)
         copy(storage, channel, bytes);
     return 0;
 }
@@ -219,7 +231,7 @@ bool redis_direct_take(struct redis_storage *storage, struct redis_channel *chan
         if (mark.copy)
             return false;
         if (channel->allowed && mark.origin == storage->direct.origin && mark.number == channel->last)
-            channel->settled = true;
+            channel->returned = true;
     } else if (channel->allowed && envelope_kind(bytes) == MESSAGE_TAKEOVER) {
         on_notice(storage, channel, bytes);
     }

@@ -42,12 +42,13 @@ struct redis_channel {
     struct storage_request *request; /* waits for the first confirmation */
     /* redis_direct.c: */
     uint64_t alone_until_ms; /* monotonic; 0: others may listen */
+    uint64_t answered_at;    /* redis_conn.answered when that of the latest such message has come */
     uint32_t last;           /* number of the latest message that this process sent through Redis */
     uint32_t revoked;        /* what was queued before this number goes through Redis */
     uint32_t queued;         /* messages to be delivered at the end of the turn */
     uint32_t copies;         /* unanswered; it is not freed before they are */
     bool allowed;            /* this process alone receives from it */
-    bool settled;            /* and has received all that it ever sent there through Redis */
+    bool returned;           /* and has received all that it ever sent there through Redis */
 
     bool pattern;
     bool wanted;    /* in the map */

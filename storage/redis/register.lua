@@ -1,9 +1,23 @@
 -- Makes ARGV's connection the holder of a session's name and tells the previous holder.
 -- KEYS: the session's hash, whose name is the session's channel too
 -- ARGV: notice ('': none), '1' to restore, conn, instance, route, user, face, remote, agent, connected_at
--- Returns: 1 when a newer holder was left alone, else 0; the previous conn, instance and user ('': none);
--- how many received the notice;
--- the topics in whose presence the previous conn was (encoded, '': none)
+-- Returns: 1 when a newer holder was left alone, else 0; and, if somebody held it: the previous conn, instance and user
+-- ('': none); how many received the notice; the topics in whose presence the previous conn was (encoded, '': none)
+
+local function write()
+  redis.call('HSET', KEYS[1], 'conn', ARGV[3], 'instance', ARGV[4], 'route', ARGV[5], 'user', ARGV[6],
+    'face', ARGV[7], 'remote', ARGV[8], 'agent', ARGV[9], 'connected_at', ARGV[10])
+end
+
+-- Most names are nobody's; this is then what a connection costs Redis.
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  write()
+  if ARGV[1] ~= '' then
+    redis.call('PUBLISH', KEYS[1], ARGV[1])
+  end
+  return {0}
+end
+
 local old = redis.call('HMGET', KEYS[1], 'conn', 'instance', 'user', 'connected_at', 'presence')
 local conn = old[1] or ''
 local ours = conn == ARGV[3]
@@ -14,8 +28,7 @@ if restore and conn ~= '' and not ours and (old[4] or '') > ARGV[10] then
 end
 
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'conn', ARGV[3], 'instance', ARGV[4], 'route', ARGV[5], 'user', ARGV[6],
-  'face', ARGV[7], 'remote', ARGV[8], 'agent', ARGV[9], 'connected_at', ARGV[10])
+write()
 if ours and old[5] then
   redis.call('HSET', KEYS[1], 'presence', old[5])
 end

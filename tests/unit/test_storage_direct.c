@@ -218,14 +218,15 @@ static void test_nothing_overtakes(void **state)
     struct storage_world *world = *state;
     struct peer *peer = holder(world, 0, "c1");
     size_t sent = 0, direct = 0;
-    struct call *last = NULL;
+    struct call *last = NULL, *calls[4 * 400];
 
     srand(1);
     for (size_t round = 0; round < 400; round++) {
         for (int burst = rand() % 4; burst >= 0; burst--) {
             bool stored = rand() % 8 == 0;
             size_t before = seen(peer);
-            last = stored ? store(world, peer, BOB, sent++) : publish(world, peer, BOB, sent++);
+            last = calls[sent] = stored ? store(world, peer, BOB, sent) : publish(world, peer, BOB, sent);
+            sent++;
             if (!burst && !stored && before == sent - 1) {
                 assert_int_equal(event_base_loop(world->base, EVLOOP_ONCE | EVLOOP_NONBLOCK), 0);
                 direct += seen(peer) == sent;
@@ -242,6 +243,8 @@ static void test_nothing_overtakes(void **state)
         if (strcmp(peer->messages[i].channel, BOB) == 0 && !is_notice(&peer->messages[i]))
             assert_int_equal(number_of(&peer->messages[i]), expected++);
     assert_int_equal(expected, sent);
+    for (size_t i = 1; i < sent; i++)
+        assert_true(calls[i]->rank > calls[i - 1]->rank);
     assert_in_range(direct, 20, sent);
 }
 
