@@ -248,6 +248,27 @@ static void test_nothing_overtakes(void **state)
     assert_in_range(direct, 20, sent);
 }
 
+/* Redis writes to the subscriber before the publisher when it has had something for the publisher already. So the message
+ * is often back before the answer, and the next one could be answered first. */
+static void test_answers_are_in_order(void **state)
+{
+    struct storage_world *world = *state;
+    struct peer *peer = holder(world, 0, "c1");
+
+    for (size_t i = 0; i < 300; i++) {
+        size_t before = seen(peer);
+        struct call *calls[4];
+        calls[0] = publish(world, peer, "user:{nobody}", i);
+        calls[1] = store(world, peer, BOB, i);
+        calls[2] = publish(world, peer, BOB, i);
+        AWAIT(world->base, seen(peer) >= before + 2);
+        calls[3] = publish(world, peer, BOB, i);
+        AWAIT(world->base, calls[3]->done && seen(peer) == before + 3);
+        for (size_t k = 1; k < 4; k++)
+            assert_true(calls[k]->rank > calls[k - 1]->rank);
+    }
+}
+
 static void test_a_callback_may_publish(void **state)
 {
     struct storage_world *world = *state;
@@ -512,6 +533,7 @@ int main(int argc, char **argv)
         WORLD_TEST(test_not_for_what_others_may_share),
         WORLD_TEST(test_switched_off),
         WORLD_TEST(test_nothing_overtakes),
+        WORLD_TEST(test_answers_are_in_order),
         WORLD_TEST(test_a_callback_may_publish),
         WORLD_TEST(test_each_message_is_in_one_hand),
         WORLD_TEST(test_another_connection_of_the_same_process),
