@@ -11,7 +11,7 @@ static bool inbox_name(const struct connection *conn, char *out, size_t size)
 {
     if (conn->role == ROLE_SUBSCRIBER) {
         snprintf(out, size, "t%u", conn->topic);
-    } else if (conn->role == ROLE_SESSION) {
+    } else if (conn->role == ROLE_SESSION || conn->role == ROLE_RESPONDER) {
         snprintf(out, size, "s%u", conn->number);
     } else if (conn->role == ROLE_IDLE) {
         snprintf(out, size, "i%u", conn->topic == UINT32_MAX ? conn->number : conn->topic);
@@ -34,10 +34,13 @@ static void root_path(const struct connection *conn, char *out, size_t size)
 
 /* ---- NATS */
 
+/* A requester's inbox is r<number>.*, its replies come to r<number>.<id>. */
 static void nats_open(struct load *load, struct connection *conn)
 {
     char name[32], subscribe[64] = "";
-    if (inbox_name(conn, name, sizeof name)) {
+    if (conn->role == ROLE_REQUESTER) {
+        snprintf(subscribe, sizeof subscribe, "SUB r%u.* 1\r\n", conn->number);
+    } else if (inbox_name(conn, name, sizeof name)) {
         snprintf(subscribe, sizeof subscribe, "SUB %s 1\r\n", name);
     }
     frame_print(load, conn,
@@ -46,15 +49,47 @@ static void nats_open(struct load *load, struct connection *conn)
                 subscribe);
 }
 
-static void nats_send(struct load *load, struct connection *conn, uint32_t target, struct slice payload)
+/* `subjects`: where to, and where the reply is to go, if one is. */
+static void nats_publish(struct load *load, struct connection *conn, const char *subjects, struct slice payload)
 {
     char *out = frame_room(load);
-    char name[32];
-    target_name(conn, target, name, sizeof name);
-    size_t len = (size_t)snprintf(out, COMMAND_ROOM, "PUB %s %zu\r\n", name, payload.len);
+    size_t len = (size_t)snprintf(out, COMMAND_ROOM, "PUB %s %zu\r\n", subjects, payload.len);
     memcpy(out + len, payload.data, payload.len);
     memcpy(out + len + payload.len, "\r\n", 2);
     frame_send(load, conn, len + payload.len + 2);
+}
+
+static void nats_send(struct load *load, struct connection *conn, uint32_t target, struct slice payload)
+{
+    char name[32];
+    target_name(conn, target, name, sizeof name);
+    nats_publish(load, conn, name, payload);
+}
+
+static void nats_request(struct load *load, struct connection *conn, uint32_t target, uint32_t id,
+                         struct slice payload)
+{
+    char subjects[64];
+    snprintf(subjects, sizeof subjects, "s%u r%u.%u", target, conn->number, id);
+    nats_publish(load, conn, subjects, payload);
+}
+
+/* MSG SUBJECT SUBSCRIPTION [REPLY] SIZE: the line is cut into words. */
+static void nats_message(struct load *load, struct connection *conn, struct slice line, struct slice payload)
+{
+    char text[128], *rest = NULL;
+    snprintf(text, sizeof text, "%.*s", (int)line.len, line.data);
+    strtok_r(text, " ", &rest);
+    const char *subject = strtok_r(NULL, " ", &rest);
+    strtok_r(NULL, " ", &rest);
+    const char *reply = strtok_r(NULL, " ", &rest);
+    if (conn->role == ROLE_RESPONDER && reply) {
+        nats_publish(load, conn, reply, payload);
+    } else if (conn->role == ROLE_REQUESTER && subject && strchr(subject, '.')) {
+        load->hooks->on_reply(load, conn, (uint32_t)strtoul(strchr(subject, '.') + 1, NULL, 10), payload);
+    } else {
+        load->hooks->on_message(load, conn, payload);
+    }
 }
 
 static size_t nats_data(struct load *load, struct connection *conn, const char *data, size_t len)
@@ -78,7 +113,11 @@ static size_t nats_data(struct load *load, struct connection *conn, const char *
             if (len - at - size < payload + 2) {
                 break;
             }
-            load->hooks->on_message(load, conn, slice_from(line + size, payload));
+            if (conn->role == ROLE_SESSION || conn->role == ROLE_SUBSCRIBER) {
+                load->hooks->on_message(load, conn, slice_from(line + size, payload));
+            } else {
+                nats_message(load, conn, slice_from(line, size), slice_from(line + size, payload));
+            }
             size += payload + 2;
         } else if (memcmp(line, "PING", 4) == 0) {
             frame_print(load, conn, "PONG\r\n");
@@ -103,6 +142,7 @@ const struct dialect dialect_nats = {
     .on_open = nats_open,
     .on_data = nats_data,
     .send = nats_send,
+    .request = nats_request,
 };
 
 /* ---- MQTT */
@@ -240,6 +280,49 @@ static void socketio_send(struct load *load, struct connection *conn, uint32_t t
     frame_send(load, conn, len + payload.len + 2);
 }
 
+/* An event with an acknowledgement: 42ID[...], answered by 43ID[...]. */
+static void socketio_request(struct load *load, struct connection *conn, uint32_t target, uint32_t id,
+                             struct slice payload)
+{
+    char *out = frame_room(load);
+    size_t len = (size_t)snprintf(out, COMMAND_ROOM, "42%u[\"request\",\"s%u\",\"", id, target);
+    memcpy(out + len, payload.data, payload.len);
+    memcpy(out + len + payload.len, "\"]", 2);
+    frame_send(load, conn, len + payload.len + 2);
+}
+
+/* False when it is neither a request nor the answer to one. */
+static bool socketio_acknowledged(struct load *load, struct connection *conn, const char *data, size_t len)
+{
+    static const char request[] = "[\"request\",\"", reply[] = "[\"";
+    char text[32], *end;
+    snprintf(text, sizeof text, "%.*s", (int)(len < 31 ? len : 31), data);
+    if (len < 6 || data[0] != '4' || (data[1] != '2' && data[1] != '3')) {
+        return false;
+    }
+    unsigned long id = strtoul(text + 2, &end, 10);
+    size_t at = (size_t)(end - text);
+    const char *head = data[1] == '2' ? request : reply;
+    if (at == 2 || len < at + strlen(head) + 2) {
+        return false;
+    }
+    if (memcmp(data + at, head, strlen(head)) != 0) { /* not answered in time */
+        load->hooks->on_reply(load, conn, (uint32_t)id, slice_from(NULL, 0));
+        return true;
+    }
+    struct slice payload = slice_from(data + at + strlen(head), len - at - strlen(head) - 2);
+    if (data[1] == '3') {
+        load->hooks->on_reply(load, conn, (uint32_t)id, payload);
+        return true;
+    }
+    char *out = frame_room(load);
+    size_t size = (size_t)snprintf(out, COMMAND_ROOM, "43%lu[\"", id);
+    memcpy(out + size, payload.data, payload.len);
+    memcpy(out + size + payload.len, "\"]", 2);
+    frame_send(load, conn, size + payload.len + 2);
+    return true;
+}
+
 static size_t socketio_data(struct load *load, struct connection *conn, const char *data, size_t len)
 {
     static const char message[] = "42[\"m\",\"";
@@ -256,9 +339,9 @@ static size_t socketio_data(struct load *load, struct connection *conn, const ch
         } else {
             connection_ready(load, conn);
         }
-    } else if (len > 2 && memcmp(data, "430", 3) == 0) {
+    } else if (len > 2 && memcmp(data, "430[]", 5 < len ? 5 : len) == 0) {
         connection_ready(load, conn);
-    } else {
+    } else if (conn->state != STATE_READY || !socketio_acknowledged(load, conn, data, len)) {
         load->others++;
     }
     return len;
@@ -271,4 +354,5 @@ const struct dialect dialect_socketio = {
     .on_open = socketio_open,
     .on_data = socketio_data,
     .send = socketio_send,
+    .request = socketio_request,
 };

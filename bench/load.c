@@ -26,7 +26,7 @@ static const char usage[] =
     "\n"
     "  --dialect NAME[,NAME...]    plain, json, msgpack, nats, mqtt, socketio; of requesters also http "
     "(default plain)\n"
-    "  --responder NAME[,NAME...]  what answers requests: json, msgpack or plain (default json)\n"
+    "  --responder NAME[,NAME...]  what answers requests: json, msgpack, plain, nats or socketio (default json)\n"
     "  --api-ports P[,P...]        where http asks\n"
     "  --sessions N                subscribers, sessions, responders or connections (default 100)\n"
     "  --requesters N              (default 8; of http as many as --inflight)\n"
@@ -83,6 +83,7 @@ enum {
     OPTION_WHERE,
     OPTION_DURATION,
     OPTION_WARMUP,
+    OPTION_HELP,
     OPTION_NUMBER
 };
 
@@ -116,8 +117,11 @@ static bool option_set(struct options *options, int option, char *value)
     case OPTION_WARMUP:
         options->warmup = atof(value);
         return true;
+    case OPTION_HELP:
+        fputs(usage, stdout);
+        exit(0);
     default:
-        if (option < OPTION_NUMBER) {
+        if (option < OPTION_NUMBER || option >= OPTION_NUMBER + (int)(sizeof numbers / sizeof *numbers)) {
             return false;
         }
         *numbers[option - OPTION_NUMBER] = (uint32_t)strtoul(value, NULL, 10);
@@ -143,6 +147,7 @@ static bool options_parse(struct options *options, int argc, char **argv)
         {"inflight", required_argument, NULL, OPTION_NUMBER + 4},
         {"rate", required_argument, NULL, OPTION_NUMBER + 5},
         {"payload", required_argument, NULL, OPTION_NUMBER + 6},
+        {"help", no_argument, NULL, OPTION_HELP},
         {NULL, 0, NULL, 0},
     };
     int option;

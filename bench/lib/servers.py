@@ -158,7 +158,7 @@ class Peer:
     """A product with its instances. Subclasses start them; `with` ends them."""
 
     name = title = dialect = ""
-    redis_label = False  # whether a Redis belongs to it
+    requests = None  # the dialect in which it is asked, if it can be
     most = 4  # instances
 
     def __init__(self, instances=2):
@@ -240,6 +240,7 @@ class Peer:
 
 class Switchboard(Peer):
     name, title, dialect = "switchboard", "Switchboard", "plain"
+    requests = "json"
     binary = None  # set by prepare()
     storage = "redis"
     most = 8
@@ -254,19 +255,36 @@ class Switchboard(Peer):
     def version(cls):
         return first_line(cls.binary, "--version").removeprefix("switchboard ")
 
+    def start_broker(self, name, *options):
+        """Returns its port, and that of its API."""
+        port, api = free_port(), free_port()
+        # What the environment says of an operator's own broker is not for these.
+        env = {key: value for key, value in os.environ.items() if not key.startswith("SWITCHBOARD_")}
+        self.run("broker", self.binary, "-c", PEERS / "switchboard.conf", "--listen", f"127.0.0.1:{port}", "--api",
+                 f"127.0.0.1:{api}", "--instance", name, "--redis", f"redis://127.0.0.1:{self.redis.port}/0", *options, env=env)
+        return port, api
+
     def start(self):
         self.title = f"Switchboard ×{self.instances}"
-        redis = ["--redis", f"redis://127.0.0.1:{self.start_redis().port}/0"]
+        self.start_redis()
         for i in range(self.instances):
-            port, api = free_port(), free_port()
-            # What the environment says of an operator's own broker is not for these.
-            env = {key: value for key, value in os.environ.items() if not key.startswith("SWITCHBOARD_")}
-            self.run("broker", self.binary, "-c", PEERS / "switchboard.conf", "--listen", f"127.0.0.1:{port}", "--api",
-                     f"127.0.0.1:{api}", "--instance", f"bench{i}", *redis, env=env)
+            port, api = self.start_broker(f"bench{i}")
             self.ports.append(port)
             self.api_ports.append(api)
         for broker, api in zip(self.brokers, self.api_ports):
             broker.await_http(api, "/readyz")
+
+
+class SwitchboardWorkers(Switchboard):
+    """As many processes on one port, over which the kernel spreads the connections."""
+
+    def start(self):
+        self.start_redis()
+        port, api = self.start_broker("bench", "--workers", self.instances)
+        self.ports = [port]
+        self.api_ports = [api + i for i in range(self.instances)]
+        for worker in self.api_ports:
+            self.brokers[0].await_http(worker, "/readyz")
 
 
 class Nchan(Peer):
@@ -306,6 +324,7 @@ class NchanDistributed(Nchan):
 
 class Nats(Peer):
     name, title, dialect = "nats", "NATS", "nats"
+    requests = "nats"
 
     @classmethod
     def prepare(cls, options):
@@ -394,6 +413,7 @@ class _Npm(Peer):
 
 class SocketIo(_Npm):
     name, title, dialect, package = "socketio", "Socket.IO + Redis", "socketio", "socket.io"
+    requests = "socketio"
 
     @classmethod
     def prepare(cls, options):

@@ -24,6 +24,9 @@ io.on("connection", (socket) => {
     socket.join(room);
     done();
   });
+  // The answer of the one socket in the room, wherever it is; nothing when it didn't come in time.
+  socket.on("request", (room, text, done) =>
+    io.to(room).timeout(5000).emit("request", text, (error, answers) => done(error ? null : answers[0])));
   socket.on("send", (room, text) => io.to(room).emit("m", text));
 });
 http.listen({ port, host: "127.0.0.1", backlog: 4096 });
