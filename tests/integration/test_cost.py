@@ -2,62 +2,80 @@
 """What a delivered message costs: instructions and system calls, counted, not timed. The bounds are about twice what is
 needed today, so that they catch a change of kind, such as a copy for each receiver or a system call for each frame."""
 
+import contextlib
 import os
 import re
 import signal
+import subprocess
 
 from lib import Broker, RawWs, RedisServer
 
-RECEIVERS, MESSAGES = 50, 100
+RECEIVERS, MESSAGES, IDLE = 50, 200, 1000
 
 MAX_INSTRUCTIONS = 1800  # for a delivery, libraries included
 MAX_SYSTEM_CALLS = 1.5   # for a delivery
+MAX_GROWTH = 1.1         # beside IDLE other connections, each with a topic of its own
+
+QUIET = {"log_level": "info", "ping_interval": "0", "heartbeat": "10s", "lease": "30s"}
 
 
-def fan_out(broker, rounds):
-    """Sends MESSAGES messages to RECEIVERS clients, one by one, `rounds` times; returns the number of deliveries."""
-    clients = [RawWs(broker.port, "/topics/t") for _ in range(RECEIVERS)]
-    for i in range(rounds * MESSAGES):
+@contextlib.contextmanager
+def connected(broker, idle=0):
+    clients = [RawWs(broker.port, f"/topics/idle{i}") for i in range(idle)]
+    clients += [RawWs(broker.port, "/topics/t") for _ in range(RECEIVERS)]
+    yield clients[idle:]
+    for client in clients:
+        client.close()
+
+
+def fan_out(clients, messages):
+    """Sends messages to all, one after the other."""
+    for i in range(messages):
         text = f"{i:0100}"
         clients[0].send(text)
         for client in clients:
             assert client.recv() == text
-    for client in clients:
-        client.close()
-    return rounds * MESSAGES * RECEIVERS
 
 
-def instructions(rounds, redis, folder):
-    """Of a whole run, from start to end."""
-    out = os.path.join(folder, f"callgrind.{rounds}")
+def control(broker, option):
+    """Resets the counts (-z), or writes them to a file (-d)."""
+    pid = broker.log("started")[0]["pid"]
+    subprocess.run(["callgrind_control", option, pid], check=True, capture_output=True, timeout=30)
+
+
+def instructions(folder, idle=0):
+    """For a delivery."""
+    out = folder / f"callgrind.{idle}"
     under = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--quiet"]
-    with Broker(redis, under=under, log_level="warn", ping_interval="0", heartbeat="10s", lease="30s") as broker:
-        fan_out(broker, rounds)
-        broker.stop()
-    with open(out) as file:
-        return int(re.search(r"^(?:summary|totals): (\d+)", file.read(), re.MULTILINE)[1])
+    with RedisServer() as redis, Broker(redis, under=under, **QUIET) as broker, \
+            connected(broker, idle) as clients:
+        fan_out(clients, MESSAGES // 10)
+        control(broker, "-z")
+        fan_out(clients, MESSAGES)
+        control(broker, "-d")
+        text = out.with_name(out.name + ".1").read_text()
+    return int(re.search(r"^(?:summary|totals): (\d+)", text, re.MULTILINE)[1]) / (MESSAGES * RECEIVERS)
 
 
 def test_instructions_of_a_delivery(tmp_path):
-    with RedisServer() as redis:
-        once, thrice = instructions(1, redis, tmp_path), instructions(3, redis, tmp_path)
-    each = (thrice - once) / (2 * MESSAGES * RECEIVERS)
-    print(f"{each:.0f} instructions a delivery")
-    assert each < MAX_INSTRUCTIONS
+    alone, beside = instructions(tmp_path), instructions(tmp_path, IDLE)
+    print(f"{alone:.0f} instructions a delivery, {beside:.0f} beside {IDLE} idle connections")
+    assert alone < MAX_INSTRUCTIONS
+    assert beside < alone * MAX_GROWTH
 
 
 def test_system_calls_of_a_delivery(tmp_path):
     calls = {}
     with RedisServer() as redis:
-        for rounds in (1, 3):
-            out = tmp_path / f"strace.{rounds}"
-            with Broker(redis, under=["strace", "-f", "-c", "-o", out], ping_interval="0", heartbeat="10s",
-                        lease="30s") as broker:
-                fan_out(broker, rounds)
+        for messages in (MESSAGES // 2, 3 * MESSAGES // 2):
+            out = tmp_path / f"strace.{messages}"
+            with Broker(redis, under=["strace", "-f", "-c", "-o", out], **QUIET) as broker:
+                with connected(broker) as clients:
+                    fan_out(clients, messages)
                 # strace itself would only let go of it.
                 os.kill(int(broker.log("started")[0]["pid"]), signal.SIGTERM)
                 assert broker.wait() == 0
-            calls[rounds] = int(re.search(r"(\d+) +(?:\d+ +)?total", out.read_text())[1])
-    each = (calls[3] - calls[1]) / (2 * MESSAGES * RECEIVERS)
+            calls[messages] = int(re.search(r"(\d+) +(?:\d+ +)?total", out.read_text())[1])
+    each = (calls[3 * MESSAGES // 2] - calls[MESSAGES // 2]) / (MESSAGES * RECEIVERS)
     print(f"{each:.2f} system calls a delivery")
     assert each < MAX_SYSTEM_CALLS
