@@ -29,6 +29,7 @@
 enum {
     SPARE_DESCRIPTORS =
         128, /* kept from sessions: for Redis, the API, the page, and newcomers to be refused */
+    OTHER_DESCRIPTORS = 2048, /* what these may use where the hard limit allows it */
     DRAIN_TICK_MS = 100,
     HOST_MAX = 48,
 };
@@ -45,6 +46,7 @@ struct broker {
     struct ws_server *ws;
     struct api *api; /* NULL: switched off */
     unsigned worker;
+    size_t descriptors; /* the limit of open files */
     char instance[80], host[HOST_MAX];
     uint64_t started_at_ms; /* wall time */
 
@@ -212,9 +214,10 @@ static void on_drain_ordered(void *data)
 
 /* ---- life ---- */
 
-static size_t connection_limit(const struct config *config)
+/* At most what the descriptors allow that there were at the start: libwebsockets has room for no more. */
+static size_t connection_limit(const struct broker *broker, const struct config *config)
 {
-    size_t descriptors = listener_raise_fd_limit();
+    size_t descriptors = broker->descriptors;
     size_t possible = descriptors > 2 * SPARE_DESCRIPTORS ? descriptors - SPARE_DESCRIPTORS : descriptors / 2;
 
     if (config->max_connections <= possible)
@@ -238,7 +241,7 @@ void broker_reload(struct broker *broker)
         return;
     log_set_level(config->log_level);
     log_set_format(config->log_format);
-    size_t max_connections = connection_limit(config);
+    size_t max_connections = connection_limit(broker, config);
     ws_server_reload(broker->ws, config, max_connections);
     if (broker->api)
         api_reload(broker->api, config, max_connections);
@@ -308,7 +311,8 @@ static void write_api_address(const struct broker *broker, char out[static CONFI
 static bool create_parts(struct broker *broker)
 {
     struct config *config = broker->config;
-    size_t max_connections = connection_limit(config);
+    broker->descriptors = listener_set_fd_limit(config->max_connections + OTHER_DESCRIPTORS);
+    size_t max_connections = connection_limit(broker, config);
 
     broker->storage = create_storage(broker);
     if (!broker->storage)

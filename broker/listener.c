@@ -20,10 +20,9 @@
 #include "base/log.h"
 #include "broker/loop.h"
 
-#define BACKLOG      4096
-#define PAUSE_MS     100
-#define EPISODE_MS   10000 /* errors closer together are one episode */
-#define FD_LIMIT_MAX (1U << 20)
+#define BACKLOG    4096
+#define PAUSE_MS   100
+#define EPISODE_MS 10000 /* errors closer together are one episode */
 
 struct listener {
     struct evconnlistener *acceptor; /* NULL when stopped */
@@ -247,7 +246,7 @@ void listener_stop(struct listener *listener)
     listener->acceptor = NULL;
 }
 
-size_t listener_raise_fd_limit(void)
+size_t listener_set_fd_limit(size_t wanted)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
@@ -255,12 +254,12 @@ size_t listener_raise_fd_limit(void)
         return (size_t)sysconf(_SC_OPEN_MAX);
     }
     rlim_t before = limit.rlim_cur;
-    limit.rlim_cur = limit.rlim_max < FD_LIMIT_MAX ? limit.rlim_max : FD_LIMIT_MAX;
+    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
-        log_warn("limit of open files not raised", log_str("reason", strerror(errno)));
+        log_warn("limit of open files not set", log_str("reason", strerror(errno)));
         limit.rlim_cur = before;
     }
     log_info("limit of open files", log_int("limit", (int64_t)limit.rlim_cur),
-             log_int("before", (int64_t)before));
+             log_int("before", (int64_t)before), log_int("hard", (int64_t)limit.rlim_max));
     return (size_t)limit.rlim_cur;
 }

@@ -95,7 +95,7 @@ def test_passwords_are_not_printed(config):
 def test_command_line_over_environment_over_file_over_default(config):
     path = config("max_connections = 3\nlog_level = warn\nlease = 9s\n")
     env = {"SWITCHBOARD_MAX_CONNECTIONS": "2", "SWITCHBOARD_LOG_LEVEL": "error"}
-    assert printed()["max_connections"] == ("100000", "default")
+    assert printed()["max_connections"] == ("20000", "default")
     found = printed("-c", path)
     assert found["max_connections"][0] == "3" and str(path) in found["max_connections"][1] and ":1" in found["max_connections"][1]
     assert found["lease"][0] == "9s"

@@ -57,13 +57,28 @@ class Confined(Broker):
         self.command = ["prlimit", f"--nofile={files}:{files}", "--", *self.command]
 
 
-def test_the_limit_of_descriptors_is_raised_and_told():
-    with Broker() as broker:
-        with open(f"/proc/{broker.pid}/limits") as limits:
-            soft, hard = next(line for line in limits if line.startswith("Max open files")).split()[3:5]
-        assert soft == hard or int(soft) >= 1 << 20
-        assert broker.log("limit of open files")[0]["limit"] == soft
-        assert broker.stats()["max_connections"] <= int(soft)
+def open_files(broker):
+    """The limit, soft and hard."""
+    with open(f"/proc/{broker.pid}/limits") as limits:
+        soft, hard = next(line for line in limits if line.startswith("Max open files")).split()[3:5]
+    return int(soft), int(hard)
+
+
+@pytest.mark.parametrize("wanted", [100, 3000, 1000000])
+def test_the_limit_of_descriptors_is_what_connections_need(wanted):
+    with Broker(max_connections=str(wanted)) as broker:
+        soft, hard = open_files(broker)
+        assert soft == min(hard, wanted + 2048)
+        assert broker.log("limit of open files")[0]["limit"] == str(soft)
+        assert broker.stats()["max_connections"] == min(wanted, soft - 128)
+
+
+def test_a_reload_can_raise_connections_as_far_as_descriptors_were_reserved():
+    with Broker(config="max_connections = 100\n") as broker:
+        for wanted, allowed in ((1500, 1500), (5000, 100 + 2048 - 128), (50, 50)):
+            broker.configure(f"max_connections = {wanted}\n")
+            broker.reload()
+            wait_until(lambda: broker.stats()["max_connections"] == allowed, f"{allowed} connections are allowed")
 
 
 @pytest.mark.parametrize("storage", ["memory", "redis"])

@@ -230,7 +230,7 @@ static int start(bool tls)
                                              .pt_serv_buf_size = 4096,
                                              .alpn = "http/1.1"};
     memset(&world, 0, sizeof world);
-    listener_raise_fd_limit();
+    listener_set_fd_limit(1 << 14);
     if (tls) {
         make_certificate(&world.certificate, &world.key);
         info.options = LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
