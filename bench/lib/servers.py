@@ -99,8 +99,10 @@ class Process:
             time.sleep(0.02)
 
     def kill(self):
+        """With its children, which may outlive it otherwise."""
         if self.popen.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+            for pid in self.pids():
+                os.kill(pid, signal.SIGKILL)
             self.popen.wait()
 
     def ask_to_end(self):

@@ -24,7 +24,11 @@
 #include <event2/event.h>
 #include <event2/util.h>
 
-enum { ALONE_MS = 250, QUEUE_KEEP = 1 << 20 };
+enum {
+    ALONE_MS = 250,
+    QUEUE_MAX = 64 * 1024 * 1024, /* bytes queued in a turn beyond which a message is refused, as in redis_conn.c */
+    BUFFER_KEEP = 1 << 20,        /* an emptied buffer larger than this is given back */
+};
 
 /* Followed by the channel's name and the message, not aligned. */
 struct queued {
@@ -55,19 +59,27 @@ static void revoke(struct redis_storage *storage, struct redis_channel *channel)
     channel->revoked = channel->last;
 }
 
+static void empty(struct buffer *buffer)
+{
+    if (buffer->capacity > BUFFER_KEEP)
+        buffer_close(buffer);
+    else
+        buffer_clear(buffer);
+}
+
 /* `bytes` with a mark, in a scratch buffer; unchanged when they can't be marked. */
 static struct slice mark(struct redis_storage *storage, struct slice bytes, uint32_t number, bool copy)
 {
     struct redis_direct *direct = &storage->direct;
     const struct envelope_mark mark = {.origin = direct->origin, .number = number, .copy = copy};
 
-    buffer_clear(&direct->marked);
+    empty(&direct->marked);
     return envelope_mark(bytes, &mark, &direct->marked) ? slice_from(direct->marked.data, direct->marked.len)
                                                         : bytes;
 }
 
 static int send_marked(struct redis_storage *storage, struct redis_channel *channel, struct slice bytes,
-                struct storage_request *request)
+                       struct storage_request *request)
 {
     redis_direct_unsettle(storage, channel);
     /* Before the registry's answer a mark would prove nothing. */
@@ -175,10 +187,7 @@ static void on_turn_end(evutil_socket_t fd, short what, void *data)
     (void)fd, (void)what;
     for (size_t at = 0; next(running, &at, &queued, &name, &bytes);)
         deliver(storage, &queued, name, bytes);
-    if (running->capacity > QUEUE_KEEP)
-        buffer_close(running);
-    else
-        buffer_clear(running);
+    empty(running);
 }
 
 void redis_direct_cancel(struct redis_storage *storage)
@@ -202,6 +211,8 @@ int redis_direct_publish(struct redis_storage *storage, struct redis_channel *ch
 
     if (!settled && !channel->queued)
         return send_marked(storage, channel, bytes, request);
+    if (storage->direct.queue.len > QUEUE_MAX)
+        return ERROR_LIMIT;
     if (!enqueue(storage, channel, bytes, request))
         return ERROR_NO_MEMORY;
     if (settled)
