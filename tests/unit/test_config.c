@@ -113,7 +113,7 @@ static void defaults_serve_on_loopback(void **state)
     assert_int_equal(config->redis.kind, CONFIG_REDIS_NONE);
     assert_string_equal(config->prefix, "sb:");
     assert_string_equal(config->instance, "");
-    assert_int_equal(config->max_connections, 100000);
+    assert_int_equal(config->max_connections, 20000);
     assert_int_equal(config->max_message, 1 << 20);
     assert_int_equal(config->outbox_limit, 4 << 20);
     assert_int_equal(config->ping_interval, 25000);
