@@ -26,6 +26,14 @@ void buffer_clear(struct buffer *buffer)
     buffer->failed = false;
 }
 
+void buffer_recycle(struct buffer *buffer, size_t keep)
+{
+    if (buffer->capacity > keep)
+        buffer_close(buffer);
+    else
+        buffer_clear(buffer);
+}
+
 void buffer_drop_front(struct buffer *buffer, size_t len)
 {
     buffer->len -= len;

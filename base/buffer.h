@@ -18,6 +18,7 @@ struct buffer {
 void buffer_init(struct buffer *buffer, size_t limit);
 void buffer_close(struct buffer *buffer);                  /* releases the memory; may be used again */
 void buffer_clear(struct buffer *buffer);                  /* forgets the contents, keeps the memory */
+void buffer_recycle(struct buffer *buffer, size_t keep); /* forgets them, and memory of more than `keep` bytes */
 void buffer_drop_front(struct buffer *buffer, size_t len); /* removes the first `len` bytes */
 bool buffer_reserve(struct buffer *buffer, size_t more);   /* room for `more` further bytes */
 bool buffer_append(struct buffer *buffer, const void *data, size_t len);

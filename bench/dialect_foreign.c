@@ -269,26 +269,31 @@ static void socketio_open(struct load *load, struct connection *conn)
     (void)conn; /* the server speaks first */
 }
 
-static void socketio_send(struct load *load, struct connection *conn, uint32_t target, struct slice payload)
+/* A packet whose last argument is the payload; `head` is what comes before that. */
+static void socketio_packet(struct load *load, struct connection *conn, const char *head, struct slice payload)
 {
     char *out = frame_room(load);
-    char name[32];
-    target_name(conn, target, name, sizeof name);
-    size_t len = (size_t)snprintf(out, COMMAND_ROOM, "42[\"send\",\"%s\",\"", name);
+    size_t len = (size_t)snprintf(out, COMMAND_ROOM, "%s\"", head);
     memcpy(out + len, payload.data, payload.len);
     memcpy(out + len + payload.len, "\"]", 2);
     frame_send(load, conn, len + payload.len + 2);
+}
+
+static void socketio_send(struct load *load, struct connection *conn, uint32_t target, struct slice payload)
+{
+    char name[32], head[64];
+    target_name(conn, target, name, sizeof name);
+    snprintf(head, sizeof head, "42[\"send\",\"%s\",", name);
+    socketio_packet(load, conn, head, payload);
 }
 
 /* An event with an acknowledgement: 42ID[...], answered by 43ID[...]. */
 static void socketio_request(struct load *load, struct connection *conn, uint32_t target, uint32_t id,
                              struct slice payload)
 {
-    char *out = frame_room(load);
-    size_t len = (size_t)snprintf(out, COMMAND_ROOM, "42%u[\"request\",\"s%u\",\"", id, target);
-    memcpy(out + len, payload.data, payload.len);
-    memcpy(out + len + payload.len, "\"]", 2);
-    frame_send(load, conn, len + payload.len + 2);
+    char head[64];
+    snprintf(head, sizeof head, "42%u[\"request\",\"s%u\",", id, target);
+    socketio_packet(load, conn, head, payload);
 }
 
 /* False when it is neither a request nor the answer to one. */
@@ -315,11 +320,8 @@ static bool socketio_acknowledged(struct load *load, struct connection *conn, co
         load->hooks->on_reply(load, conn, (uint32_t)id, payload);
         return true;
     }
-    char *out = frame_room(load);
-    size_t size = (size_t)snprintf(out, COMMAND_ROOM, "43%lu[\"", id);
-    memcpy(out + size, payload.data, payload.len);
-    memcpy(out + size + payload.len, "\"]", 2);
-    frame_send(load, conn, size + payload.len + 2);
+    snprintf(text, sizeof text, "43%lu[", id);
+    socketio_packet(load, conn, text, payload);
     return true;
 }
 

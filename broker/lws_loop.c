@@ -1,8 +1,8 @@
 /* Every socket of libwebsockets has one slot, found by its descriptor. The slot holds the read event, which
  * stays with libevent from adoption to close. A write event exists only while libwebsockets wants to write,
- * so an idle connection costs nothing for it; while reading is paused it stays too, until something comes. libwebsockets clears the wish for writing before it calls back
- * and often renews it in the callback; therefore changes of it are noted, and carried out once, before the
- * loop waits.
+ * so an idle connection costs nothing for it. While reading is paused the read event stays, until something
+ * comes. libwebsockets clears the wish for writing before it calls back and often renews it in the callback;
+ * therefore changes of it are noted, and carried out once, before the loop waits.
  *
  * Before each wait libwebsockets' timers that are due are run and the next one is made our timer; input which
  * it holds back in its own memory (decrypted by TLS, or left over from flow control) is served, since no

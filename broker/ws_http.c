@@ -86,7 +86,8 @@ static enum route_result match_connect(struct ws_server *server, struct lws *wsi
     return connect_match(server->options.connect, user, session, match);
 }
 
-enum route_result ws_http_route(struct ws_server *server, struct lws *wsi, struct route_match *match)
+/* Finds the route of the request's path. */
+static enum route_result match_path(struct ws_server *server, struct lws *wsi, struct route_match *match)
 {
     struct slice target = ws_head_target(wsi), path = target;
     char text[WS_HEADER_MAX];
@@ -175,7 +176,7 @@ int ws_http_request(struct ws_server *server, struct lws *wsi, const char *path)
         ws_head_forget_target(wsi);
         return respond_text(wsi, HTTP_STATUS_METHOD_NOT_ALLOWED, &allow, "only GET and HEAD are served here");
     }
-    enum route_result result = asset ? ROUTE_OK : ws_http_route(server, wsi, &match);
+    enum route_result result = asset ? ROUTE_OK : match_path(server, wsi, &match);
     ws_head_forget_target(wsi);
     if (asset)
         return serve_asset(wsi, asset);
@@ -254,7 +255,7 @@ int ws_http_confirm_upgrade(struct ws_server *server, struct lws *wsi)
     struct route_match *match = &server->route;
 
     server->upgrading = wsi;
-    switch (ws_http_route(server, wsi, match)) {
+    switch (match_path(server, wsi, match)) {
     case ROUTE_NOT_FOUND:
         return refuse(wsi, &metrics->refused_request, HTTP_STATUS_NOT_FOUND, "", "no such path");
     case ROUTE_BAD_PARAMETER:

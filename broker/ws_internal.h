@@ -45,8 +45,8 @@ struct ws_server {
     struct list pinged; /* connections by when their pong is overdue */
     struct event *ping_timer;
     struct frame *ping_frame;
-    struct lws *upgrading;     /* whose upgrade was confirmed last */
-    struct route_match route;  /* and what its path matched */
+    struct lws *upgrading;    /* whose upgrade was confirmed last */
+    struct route_match route; /* and what its path matched */
     bool full; /* the last newcomer met max_connections: said once an episode */
     struct ws_early_data early;
     unsigned char scratch[WS_SCRATCH_SIZE];
@@ -118,8 +118,5 @@ enum face ws_http_face(struct lws *wsi);
 /* An argument of the query, as of target_argument(). */
 const char *ws_http_argument(struct lws *wsi, const char *name, char out[static ARGUMENT_MAX],
                              struct slice *value);
-
-/* Finds the route of the request's path. */
-enum route_result ws_http_route(struct ws_server *server, struct lws *wsi, struct route_match *match);
 
 #endif

@@ -203,7 +203,7 @@ bool redis_bus_hold(struct redis_storage *storage, struct slice name)
 {
     struct redis_channel *channel;
 
-    if (map_find(&storage->bus.channels, name.data, name.len))
+    if (redis_bus_find(storage, name))
         return true;
     channel = channel_create(storage, name, false);
     if (channel && channel_hold(channel, name.len))

@@ -148,10 +148,7 @@ static void flush(struct redis_conn *conn)
         conn->written += (size_t)n;
     }
     conn->written = 0;
-    if (conn->out.capacity > OUT_KEEP)
-        buffer_close(&conn->out);
-    else
-        buffer_clear(&conn->out);
+    buffer_recycle(&conn->out, OUT_KEEP);
 }
 
 static void on_writable(evutil_socket_t fd, short what, void *data)

@@ -59,21 +59,13 @@ static void revoke(struct redis_storage *storage, struct redis_channel *channel)
     channel->revoked = channel->last;
 }
 
-static void empty(struct buffer *buffer)
-{
-    if (buffer->capacity > BUFFER_KEEP)
-        buffer_close(buffer);
-    else
-        buffer_clear(buffer);
-}
-
 /* `bytes` with a mark, in a scratch buffer; unchanged when they can't be marked. */
 static struct slice mark(struct redis_storage *storage, struct slice bytes, uint32_t number, bool copy)
 {
     struct redis_direct *direct = &storage->direct;
     const struct envelope_mark mark = {.origin = direct->origin, .number = number, .copy = copy};
 
-    empty(&direct->marked);
+    buffer_recycle(&direct->marked, BUFFER_KEEP);
     return envelope_mark(bytes, &mark, &direct->marked) ? slice_from(direct->marked.data, direct->marked.len)
                                                         : bytes;
 }
@@ -187,7 +179,7 @@ static void on_turn_end(evutil_socket_t fd, short what, void *data)
     (void)fd, (void)what;
     for (size_t at = 0; next(running, &at, &queued, &name, &bytes);)
         deliver(storage, &queued, name, bytes);
-    empty(running);
+    buffer_recycle(running, BUFFER_KEEP);
 }
 
 void redis_direct_cancel(struct redis_storage *storage)

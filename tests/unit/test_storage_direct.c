@@ -25,15 +25,23 @@ static struct message_fields numbered(char text[static 16], size_t number)
     return (struct message_fields){.kind = MESSAGE_DATA, .from = slice_text("session:eve"), .payload = {text, len}};
 }
 
+/* The caller's to close. */
+static struct buffer encoded(const struct message_fields *fields)
+{
+    struct buffer bytes;
+
+    buffer_init(&bytes, 0);
+    assert_true(envelope_encode(fields, &bytes));
+    return bytes;
+}
+
 static struct call *publish(struct storage_world *world, struct peer *peer, const char *channel, size_t number)
 {
     struct call *call = world_call(world);
     char text[16];
     const struct message_fields fields = numbered(text, number);
-    struct buffer bytes;
+    struct buffer bytes = encoded(&fields);
 
-    buffer_init(&bytes, 0);
-    assert_true(envelope_encode(&fields, &bytes));
     CALL(call, storage_publish, peer->storage, slice_text(channel), slice_from(bytes.data, bytes.len));
     buffer_close(&bytes);
     return call;
@@ -61,10 +69,8 @@ static struct call *enroll(struct storage_world *world, struct peer *peer, const
     const struct storage_session session = make_session("bob", conn, NULL, clock++);
     const struct message_fields notice = {.kind = MESSAGE_TAKEOVER, .correlation = slice_text(conn)};
     struct call *call = world_call(world);
-    struct buffer bytes;
+    struct buffer bytes = encoded(&notice);
 
-    buffer_init(&bytes, 0);
-    assert_true(envelope_encode(&notice, &bytes));
     CALL(call, storage_register, peer->storage, &session, slice_from(bytes.data, bytes.len), false);
     buffer_close(&bytes);
     return call;
