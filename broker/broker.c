@@ -27,9 +27,8 @@
 #include <unistd.h>
 
 enum {
-    SPARE_DESCRIPTORS =
-        128, /* kept from sessions: for Redis, the API, the page, and newcomers to be refused */
-    OTHER_DESCRIPTORS = 2048, /* what these may use where the hard limit allows it */
+    SPARE_DESCRIPTORS = 128,  /* kept from clients: for Redis, the API and ourselves */
+    OTHER_DESCRIPTORS = 2048, /* what these may use, and a reload add, where the hard limit allows it */
     DRAIN_TICK_MS = 100,
     HOST_MAX = 48,
 };
@@ -214,11 +213,20 @@ static void on_drain_ordered(void *data)
 
 /* ---- life ---- */
 
+/* Connections in their handshake may use an eighth of the descriptors. */
+static size_t handshake_limit(const struct broker *broker, const struct config *config)
+{
+    size_t possible = broker->descriptors / 8;
+
+    return config->handshakes_limit <= possible ? (size_t)config->handshakes_limit : possible;
+}
+
 /* At most what the descriptors allow that there were at the start: libwebsockets has room for no more. */
 static size_t connection_limit(const struct broker *broker, const struct config *config)
 {
     size_t descriptors = broker->descriptors;
-    size_t possible = descriptors > 2 * SPARE_DESCRIPTORS ? descriptors - SPARE_DESCRIPTORS : descriptors / 2;
+    size_t others = SPARE_DESCRIPTORS + handshake_limit(broker, config);
+    size_t possible = descriptors > 2 * others ? descriptors - others : descriptors / 2;
 
     if (config->max_connections <= possible)
         return (size_t)config->max_connections;
@@ -242,7 +250,7 @@ void broker_reload(struct broker *broker)
     log_set_level(config->log_level);
     log_set_format(config->log_format);
     size_t max_connections = connection_limit(broker, config);
-    ws_server_reload(broker->ws, config, max_connections);
+    ws_server_reload(broker->ws, config, max_connections, handshake_limit(broker, config));
     if (broker->api)
         api_reload(broker->api, config, max_connections);
     sessions_set_limits(broker->sessions, config->outbox_limit, config->inflight_limit, config->max_message);
@@ -311,7 +319,7 @@ static void write_api_address(const struct broker *broker, char out[static CONFI
 static bool create_parts(struct broker *broker)
 {
     struct config *config = broker->config;
-    broker->descriptors = listener_set_fd_limit(config->max_connections + OTHER_DESCRIPTORS);
+    broker->descriptors = listener_set_fd_limit(config->max_connections + config->handshakes_limit + OTHER_DESCRIPTORS);
     size_t max_connections = connection_limit(broker, config);
 
     broker->storage = create_storage(broker);
@@ -354,6 +362,7 @@ static bool create_parts(struct broker *broker)
         .storage = broker->storage,
         .metrics = &broker->metrics,
         .max_connections = max_connections,
+        .max_handshakes = handshake_limit(broker, config),
     };
     broker->ws = ws_server_create(&ws);
     if (!broker->ws)

@@ -50,7 +50,7 @@ struct config {
     char *api_token, *api_token_file; /* at most one; empty: none */
     bool insecure, direct_delivery;
     char *tls_cert, *tls_key; /* both or none; empty: none */
-    struct config_list prefixes;
+    struct config_list prefixes, trusted_proxies;
 
     enum config_storage storage; /* never AUTO once loaded */
     struct config_redis redis;
@@ -59,7 +59,7 @@ struct config {
     uint64_t heartbeat, lease, redis_timeout, redis_backoff_max, history_count, history_age;
 
     uint64_t workers; /* processes */
-    uint64_t max_connections, max_message, outbox_limit, inflight_limit, subscriptions_limit, requests_limit, api_limit;
+    uint64_t max_connections, handshakes_limit, address_limit, head_limit, max_message, outbox_limit, inflight_limit, subscriptions_limit, requests_limit, api_limit;
     uint64_t request_timeout, ping_interval, ping_timeout, handshake_timeout, close_timeout, drain_time, drain_delay;
 
     enum log_level log_level;

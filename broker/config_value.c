@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PREFIXES_MAX   16
+#define LIST_MAX   16
 #define PREFIX_LEN_MAX 128
 
 struct unit {
@@ -143,7 +143,7 @@ bool config_address_parse(const char *text, bool off_allowed, struct config_addr
     return ok;
 }
 
-/* --- Lists of path prefixes
+/* --- Lists
  * ------------------------------------------------------------------------------------- */
 
 static void list_clear(struct config_list *list)
@@ -154,8 +154,9 @@ static void list_clear(struct config_list *list)
     *list = (struct config_list){0};
 }
 
-static bool is_path_prefix(struct slice text)
+bool option_is_path_prefix(const char *value)
 {
+    struct slice text = slice_text(value);
     if (text.len < 2 || text.len > PREFIX_LEN_MAX || text.data[0] != '/' || text.data[text.len - 1] == '/')
         return false;
     for (size_t i = 0; i < text.len; i++) {
@@ -166,9 +167,9 @@ static bool is_path_prefix(struct slice text)
 }
 
 /* Items are separated by commas or spaces; one that is there already is not added again. */
-static bool parse_list(const char *text, struct config_list *list)
+static bool parse_list(const struct option_spec *spec, const char *text, struct config_list *list)
 {
-    list->items = mem_calloc(PREFIXES_MAX, sizeof *list->items);
+    list->items = mem_calloc(LIST_MAX, sizeof *list->items);
     if (list->items == NULL)
         return false;
     for (const char *p = text + strspn(text, ", \t"); *p != '\0'; p += strspn(p, ", \t")) {
@@ -179,12 +180,11 @@ static bool parse_list(const char *text, struct config_list *list)
             known = known || slice_is(item, list->items[i]);
         if (known)
             continue;
-        if (list->count == PREFIXES_MAX || !is_path_prefix(item))
+        if (list->count == LIST_MAX)
             return false;
         list->items[list->count] = mem_strndup(item.data, item.len);
-        if (list->items[list->count] == NULL)
+        if (list->items[list->count] == NULL || !spec->check(list->items[list->count++]))
             return false;
-        list->count++;
     }
     return true;
 }
@@ -279,7 +279,7 @@ static bool parse_value(const struct option_spec *spec, const char *text, union 
     case OPTION_STRING:
         return parse_string(spec, text, &value->string);
     case OPTION_LIST:
-        if (parse_list(text, &value->list))
+        if (parse_list(spec, text, &value->list))
             return true;
         list_clear(&value->list);
         return false;
@@ -402,7 +402,7 @@ void option_describe(const struct option_spec *spec, struct buffer *out)
         buffer_append_text(out, spec->form != NULL ? spec->form : "text");
         break;
     case OPTION_LIST:
-        buffer_printf(out, "up to %d paths like /chat, separated by commas", PREFIXES_MAX);
+        buffer_printf(out, "up to %d %s, separated by commas", LIST_MAX, spec->form);
         break;
     case OPTION_REDIS:
         buffer_append_text(out, "a URL");

@@ -36,8 +36,8 @@ struct slot {
     struct write_watch *write; /* NULL unless writing is wanted */
     bool reading;              /* is wanted */
     bool watched;              /* the read event is added; it stays so until it fires unwanted */
-    bool expect_more; /* see lws_loop_expect_more() */
-    bool released; /* on_input is not asked any more */
+    bool expect_more;          /* see lws_loop_expect_more() */
+    bool blocked;              /* reading waits until the socket is writable */
 };
 
 struct lws_loop {
@@ -45,7 +45,7 @@ struct lws_loop {
     struct loop *loop;
     struct loop_hook hook;
     struct lws_context *context;
-    enum lws_loop_input (*on_input)(struct lws *wsi); /* NULL: libwebsockets reads everything itself */
+    enum lws_loop_input (*input_of)(struct lws *wsi); /* NULL: all input comes from sockets */
     struct slot **slots;                              /* by descriptor */
     size_t slot_count;
     struct list changed;
@@ -80,50 +80,8 @@ static void serve(struct lws_loop *lws, evutil_socket_t fd, short events)
     lws_service_fd_tsi(lws->context, &pollfd, 0);
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *data)
-{
-    struct lws_loop *lws = data;
-    struct slot *slot = slot_of(lws, fd);
-    const struct lws *wsi = slot ? slot->wsi : NULL;
-
-    (void)what;
-    if (slot && !slot->reading) {
-        event_del(&slot->read);
-        slot->watched = false;
-        return;
-    }
-    if (slot && !slot->released && lws->on_input) {
-        enum lws_loop_input input = lws->on_input(slot->wsi);
-        slot->released = input == LWS_LOOP_RELEASE;
-        if (input == LWS_LOOP_HOLD)
-            return;
-    }
-    for (unsigned reads = 0; slot && slot->wsi == wsi && reads < READS_MAX; reads++) {
-        slot->expect_more = false;
-        serve(lws, fd, LWS_POLLIN);
-        slot = slot_of(lws, fd);
-        if (!slot || !slot->expect_more || !slot->reading)
-            return;
-    }
-}
-
-void lws_loop_expect_more(struct lws *wsi)
-{
-    struct lws_loop *lws = adapter_of(wsi);
-    struct slot *slot = lws ? slot_of(lws, lws_get_socket_fd(wsi)) : NULL;
-
-    if (slot)
-        slot->expect_more = true;
-}
-
-static void on_writable(evutil_socket_t fd, short what, void *data)
-{
-    struct lws_loop *lws = data;
-    struct slot *slot = slot_of(lws, fd);
-    (void)what;
-    if (slot && slot->write && slot->write->wanted)
-        serve(lws, fd, LWS_POLLOUT);
-}
+static void on_readable(evutil_socket_t fd, short what, void *data);
+static void on_writable(evutil_socket_t fd, short what, void *data);
 
 static void write_watch_destroy(struct slot *slot)
 {
@@ -143,8 +101,7 @@ static void slot_destroy(struct lws_loop *lws, evutil_socket_t fd)
     if (!slot)
         return;
     write_watch_destroy(slot);
-    if (slot->watched)
-        event_del(&slot->read);
+    event_del(&slot->read); /* also when it is only active */
     mem_free(slot);
     lws->slots[fd] = NULL;
 }
@@ -194,24 +151,133 @@ static bool slot_read(struct slot *slot, bool want)
     return true;
 }
 
+static struct write_watch *write_watch_obtain(struct lws_loop *lws, struct slot *slot)
+{
+    if (slot->write)
+        return slot->write;
+    struct write_watch *watch = mem_calloc(1, sizeof *watch);
+    if (!watch)
+        return NULL;
+    event_assign(&watch->event, loop_base(lws->loop), event_get_fd(&slot->read), EV_WRITE | EV_PERSIST, on_writable,
+                 lws);
+    list_init(&watch->changed);
+    watch->slot = slot;
+    slot->write = watch;
+    return watch;
+}
+
+static void note_change(struct lws_loop *lws, struct write_watch *watch)
+{
+    if (list_empty(&watch->changed))
+        list_append(&lws->changed, &watch->changed);
+}
+
 static bool slot_write(struct lws_loop *lws, struct slot *slot, bool want)
 {
-    if (!slot->write) {
-        if (!want)
-            return true;
-        struct write_watch *watch = mem_calloc(1, sizeof *watch);
-        if (!watch)
-            return false;
-        event_assign(&watch->event, loop_base(lws->loop), event_get_fd(&slot->read), EV_WRITE | EV_PERSIST,
-                     on_writable, lws);
-        list_init(&watch->changed);
-        watch->slot = slot;
-        slot->write = watch;
-    }
-    slot->write->wanted = want;
-    if (list_empty(&slot->write->changed))
-        list_append(&lws->changed, &slot->write->changed);
+    if (!slot->write && !want)
+        return true;
+    struct write_watch *watch = write_watch_obtain(lws, slot);
+    if (!watch)
+        return false;
+    watch->wanted = want;
+    note_change(lws, watch);
     return true;
+}
+
+/* While reading can't go on before the socket is writable, whoever is told of input would only spin. */
+static void slot_block(struct lws_loop *lws, struct slot *slot)
+{
+    struct write_watch *watch = write_watch_obtain(lws, slot);
+
+    if (!watch)
+        return;
+    slot->blocked = true;
+    note_change(lws, watch);
+}
+
+static void slot_unblock(struct lws_loop *lws, struct slot *slot)
+{
+    slot->blocked = false;
+    note_change(lws, slot->write);
+    if (slot->reading && slot_read(slot, true))
+        event_active(&slot->read, EV_READ, 1);
+}
+
+/* ---- what happens on a socket ---- */
+
+static enum lws_loop_input input_of(const struct lws_loop *lws, const struct slot *slot)
+{
+    return lws->input_of ? lws->input_of(slot->wsi) : LWS_LOOP_SOCKET;
+}
+
+/* Whether libwebsockets should read on at once. */
+static bool reads_on(struct lws_loop *lws, struct slot *slot)
+{
+    enum lws_loop_input input = input_of(lws, slot);
+
+    if (input == LWS_LOOP_BLOCKED)
+        slot_block(lws, slot);
+    return slot->reading && !slot->blocked && (input == LWS_LOOP_MEMORY || slot->expect_more);
+}
+
+static void read_input(struct lws_loop *lws, evutil_socket_t fd, struct slot *slot)
+{
+    const struct lws *wsi = slot->wsi;
+
+    for (unsigned reads = 0; reads < READS_MAX; reads++) {
+        slot->expect_more = false;
+        serve(lws, fd, LWS_POLLIN);
+        slot = slot_of(lws, fd);
+        if (!slot || slot->wsi != wsi || !reads_on(lws, slot))
+            return;
+    }
+    /* The others have their turn; what is in memory nobody would announce. */
+    if (input_of(lws, slot) == LWS_LOOP_MEMORY)
+        event_active(&slot->read, EV_READ, 1);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *data)
+{
+    struct lws_loop *lws = data;
+    struct slot *slot = slot_of(lws, fd);
+
+    (void)what;
+    if (slot && (!slot->reading || slot->blocked)) {
+        event_del(&slot->read);
+        slot->watched = false;
+    } else if (slot) {
+        read_input(lws, fd, slot);
+    }
+}
+
+void lws_loop_read(struct lws *wsi)
+{
+    struct lws_loop *lws = adapter_of(wsi);
+    evutil_socket_t fd = lws_get_socket_fd(wsi);
+    struct slot *slot = lws ? slot_of(lws, fd) : NULL;
+
+    if (slot && slot->wsi == wsi)
+        read_input(lws, fd, slot);
+}
+
+void lws_loop_expect_more(struct lws *wsi)
+{
+    struct lws_loop *lws = adapter_of(wsi);
+    struct slot *slot = lws ? slot_of(lws, lws_get_socket_fd(wsi)) : NULL;
+
+    if (slot)
+        slot->expect_more = true;
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *data)
+{
+    struct lws_loop *lws = data;
+    struct slot *slot = slot_of(lws, fd);
+    (void)what;
+    if (slot && slot->blocked)
+        slot_unblock(lws, slot);
+    if (slot && slot->write && slot->write->wanted)
+        serve(lws, fd, LWS_POLLOUT);
 }
 
 /* A connection that can't be watched would hang for ever. It is closed from libwebsockets' timers, because it
@@ -228,7 +294,7 @@ static void apply_write_changes(struct lws_loop *lws)
     while ((node = list_pop(&lws->changed))) {
         struct write_watch *watch = container_of(node, struct write_watch, changed);
         struct slot *slot = watch->slot;
-        if (!watch->wanted)
+        if (!watch->wanted && !slot->blocked)
             write_watch_destroy(slot);
         else if (!watch->added && event_add(&watch->event, NULL) == 0)
             watch->added = true;
@@ -264,6 +330,8 @@ void lws_loop_on_interest(struct lws *wsi, bool start, bool read, bool write)
     bool done = slot && (!read || slot_read(slot, start)) && (!write || slot_write(lws, slot, start));
     if (!done)
         give_up(wsi);
+    else if (read && start && input_of(lws, slot) == LWS_LOOP_MEMORY)
+        event_active(&slot->read, EV_READ, 1);
 }
 
 void lws_loop_on_gone(struct lws *wsi)
@@ -378,9 +446,9 @@ struct lws_context *lws_loop_context(struct lws_loop *lws)
     return lws->context;
 }
 
-void lws_loop_set_on_input(struct lws_loop *lws, enum lws_loop_input (*on_input)(struct lws *wsi))
+void lws_loop_set_input_of(struct lws_loop *lws, enum lws_loop_input (*input_of_wsi)(struct lws *wsi))
 {
-    lws->on_input = on_input;
+    lws->input_of = input_of_wsi;
 }
 
 void lws_loop_destroy(struct lws_loop *lws)

@@ -13,11 +13,11 @@ struct lws_context;
 struct lws_context_creation_info;
 struct lws_loop;
 
-/* What becomes of input that waits at a socket. */
+/* Where the next input of a connection comes from. */
 enum lws_loop_input {
-    LWS_LOOP_HOLD,   /* nothing; the next event asks again */
-    LWS_LOOP_SERVE,  /* libwebsockets is served; the next event asks again */
-    LWS_LOOP_RELEASE /* libwebsockets is served, now and from now on */
+    LWS_LOOP_SOCKET, /* the socket, which tells when there is some */
+    LWS_LOOP_MEMORY, /* it is there already: libwebsockets can read at once */
+    LWS_LOOP_BLOCKED /* nothing can be read before the socket is writable */
 };
 
 /* Makes a libwebsockets context from `info` that runs on `loop`; the event loop fields of `info` are filled
@@ -31,10 +31,12 @@ struct lws_context *lws_loop_context(struct lws_loop *lws); /* owned by `lws` */
  * next turn. libwebsockets reads no more than a small buffer at a time. */
 void lws_loop_expect_more(struct lws *wsi);
 
-/* From now on `on_input` is asked about each socket with something to read, before libwebsockets reads it, until it has
- * released the socket. It must not close the connection. A connection that it holds back is still subject to
- * libwebsockets' timeouts. */
-void lws_loop_set_on_input(struct lws_loop *lws, enum lws_loop_input (*on_input)(struct lws *wsi));
+/* From now on `input_of` is asked where further input comes from, whenever libwebsockets has read. For who puts something
+ * between libwebsockets and a socket; without it all input comes from sockets. */
+void lws_loop_set_input_of(struct lws_loop *lws, enum lws_loop_input (*input_of)(struct lws *wsi));
+
+/* Lets libwebsockets read from `wsi` now. Not from a callback of libwebsockets. The connection may be gone afterwards. */
+void lws_loop_read(struct lws *wsi);
 
 /* Destroys the context with every connection left in it; those get their CLOSED callbacks, their peers no
  * close frame. Not from a callback of libwebsockets: use loop_defer(). */

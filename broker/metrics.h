@@ -10,6 +10,11 @@
     X(refused_full, "connections_refused_full", "Connections refused because max_connections is reached")    \
     X(refused_unavailable, "connections_refused_unavailable", "Upgrades refused while the storage is down")  \
     X(refused_request, "connections_refused_request", "Upgrades refused for their path or headers")          \
+    X(refused_address, "connections_refused_address", "Connections refused because their address has too many")  \
+    X(refused_handshakes, "connections_refused_handshakes",                                                  \
+      "Connections refused or dropped because handshakes_limit is reached")                                  \
+    X(handshakes_timed_out, "handshakes_timed_out", "Connections that did not finish their handshake in time") \
+    X(tls_failed, "tls_failed", "Connections whose TLS handshake failed")                                    \
     X(sessions_opened, "sessions_opened", "Sessions that came online")                                       \
     X(sessions_closed, "sessions_closed", "Sessions that ended")                                             \
     X(sessions_replaced, "sessions_replaced", "Sessions closed because a newer connection took the name")    \
@@ -21,6 +26,7 @@
     X(bytes_sent, "bytes_sent", "Bytes written to clients, frame headers included")                          \
     X(messages_too_big, "messages_too_big", "Messages refused because they exceed max_message")              \
     X(messages_invalid, "messages_invalid", "Text messages that were not UTF-8")                             \
+    X(frames_invalid, "frames_invalid", "Connections closed for frames that break RFC 6455")                 \
     X(published, "published", "Messages handed to the bus")                                                  \
     X(published_absent, "published_absent", "Of those, the ones nobody received")                            \
     X(published_directly, "published_directly", "Of those, the ones delivered here without waiting for Redis")  \

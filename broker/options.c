@@ -1,5 +1,7 @@
 #include "broker/options.h"
 
+#include "broker/network.h"
+
 #include <ctype.h>
 #include <string.h>
 
@@ -42,6 +44,12 @@ bool option_is_token(const char *value)
 static bool is_token_or_none(const char *value)
 {
     return value[0] == '\0' || option_is_token(value);
+}
+
+static bool is_network(const char *value)
+{
+    struct network network;
+    return network_parse(value, &network);
 }
 
 const char *const option_group_titles[GROUP_COUNT] = {
@@ -116,6 +124,8 @@ const struct option_spec option_specs[] = {
      .group = GROUP_LISTEN,
      .offset = FIELD(prefixes),
      .fallback = "",
+     .check = option_is_path_prefix,
+     .form = "paths like /chat",
      .meta = "/PATH,...",
      .reload = true,
      .help = "Path prefixes under which every route is served too. May be given several times."},
@@ -243,6 +253,51 @@ const struct option_spec option_specs[] = {
      .reload = true,
      .help = "Connections beyond this number are answered 503. Descriptors are reserved for it at the start, and some "
              "2,000 more: a reload can raise it so far. Larger than needed, it makes the end of each connection slower."},
+    {.key = "handshakes_limit",
+     .type = OPTION_INTEGER,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(handshakes_limit),
+     .fallback = "1024",
+     .min = 1,
+     .max = 1000000,
+     .meta = "N",
+     .reload = true,
+     .help = "Connections that may be in their handshake, or be answered otherwise, at a time. Beyond that the one that has been "
+             "silent for longest is dropped, and when all have begun to speak, newcomers are answered 503. Fewer where "
+             "descriptors are short."},
+    {.key = "address_limit",
+     .type = OPTION_INTEGER,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(address_limit),
+     .fallback = "1000",
+     .min = 1,
+     .max = 10000000,
+     .zero_allowed = true,
+     .meta = "N",
+     .reload = true,
+     .help = "Connections that one client address (of IPv6: one network of 64 bits) may have; more are answered 429. "
+             "Loopback and trusted_proxies are not counted. 0: no limit."},
+    {.key = "trusted_proxies",
+     .type = OPTION_LIST,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(trusted_proxies),
+     .fallback = "",
+     .check = is_network,
+     .form = "addresses or networks like 10.0.0.0/8",
+     .meta = "NETWORK,...",
+     .reload = true,
+     .help = "Where the load balancers are: address_limit does not count what comes from there. Loopback is always "
+             "trusted. May be given several times."},
+    {.key = "head_limit",
+     .type = OPTION_SIZE,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(head_limit),
+     .fallback = "16KiB",
+     .min = KIB,
+     .max = 64 * KIB,
+     .meta = "SIZE",
+     .help = "The largest head of a request (its first line and headers, cookies included); a larger one is answered "
+             "431."},
     {.key = "max_message",
      .type = OPTION_SIZE,
      .group = GROUP_LIMITS,

@@ -19,7 +19,7 @@ enum option_type {
     OPTION_ADDRESS,  /* struct config_address */
     OPTION_ENUM,     /* an enum whose values index `names` */
     OPTION_STRING,   /* char * */
-    OPTION_LIST,     /* struct config_list of path prefixes */
+    OPTION_LIST,     /* struct config_list */
     OPTION_REDIS     /* struct config_redis */
 };
 
@@ -36,8 +36,8 @@ struct option_spec {
     bool zero_allowed;                /* 0 (off) as well, below min */
     bool off_allowed;                 /* ADDRESS: "off" */
     const char *const *names;         /* ENUM: ends with NULL */
-    bool (*check)(const char *value); /* STRING: NULL allows any */
-    const char *form;                 /* STRING: what check() allows, in words */
+    bool (*check)(const char *value); /* STRING: NULL allows any; LIST: of one item */
+    const char *form;                 /* STRING, LIST: what check() allows, in words */
     bool secret;                      /* STRING: shown as *** */
     const char *meta;                 /* what stands for the value in the help */
     char letter;                      /* of the short option; 0: none */
@@ -77,6 +77,9 @@ const char *option_long_name(const struct option_spec *spec, char out[static OPT
 
 /* 8 to 256 characters of RFC 6750's token. */
 bool option_is_token(const char *value);
+
+/* A path that does not end with a slash, without query and parameters. */
+bool option_is_path_prefix(const char *value);
 
 #define OPTION_REDACTED "***" /* what stands for a secret */
 

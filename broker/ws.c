@@ -5,11 +5,11 @@
 #include "broker/listener.h"
 #include "broker/lws_loop.h"
 #include "broker/metrics.h"
+#include "broker/tls.h"
 #include "broker/ws_internal.h"
 #include "proto/frame.h"
 
 #include <event2/event.h>
-#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +17,7 @@ enum {
     /* Each connection owns a receive buffer of this size for as long as it lives; a read takes no more at
        once. */
     RX_BUFFER_SIZE = 384,
-    KEEPALIVE_SECONDS = 5,
+    HEADER_MAX = 1024, /* of the requests that libwebsockets reads, which are ours */
     TICK_MIN_MS = 20,
     TICK_MAX_MS = 1000,
 };
@@ -28,21 +28,12 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
 
     switch (reason) {
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
-        ws_early_data_save(server);
-        return ws_early_data_is_probe(server, wsi) ? 0 : ws_http_confirm_upgrade(server, wsi);
-    case LWS_CALLBACK_ADD_HEADERS:
-        if (!ws_early_data_is_probe(server, wsi))
-            return 0;
-        ws_early_data_learn(server, in);
-        return -1;
+        return ws_connection_confirm(server, wsi);
     case LWS_CALLBACK_HTTP:
-        return ws_http_request(server, wsi, in);
-    case LWS_CALLBACK_WSI_DESTROY:
-        ws_head_close(wsi);
-        return 0;
+        /* It is given nothing but upgrades. */
+        return -1;
     case LWS_CALLBACK_ESTABLISHED:
-        ws_early_data_restore(server);
-        return ws_connection_open(server, wsi);
+        return ws_connection_established(server, wsi);
     case LWS_CALLBACK_RECEIVE:
         return ws_connection_receive(wsi, in, len);
     case LWS_CALLBACK_SERVER_WRITEABLE:
@@ -55,6 +46,9 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_CLOSED:
         ws_connection_closed(wsi);
         return 0;
+    case LWS_CALLBACK_WSI_DESTROY:
+        ws_connection_gone(wsi);
+        return 0;
     default:
         return lws_callback_http_dummy(wsi, reason, user, in, len);
     }
@@ -66,7 +60,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         .name = (text), .callback = on_event, .rx_buffer_size = RX_BUFFER_SIZE, .tx_packet_size = 1 << 20    \
     }
 
-/* The first serves HTTP and the WebSockets that ask for no subprotocol; with a space in it nobody can ask for its name. */
+/* The first serves the WebSockets that ask for no subprotocol. */
 static const struct lws_protocols protocols[] = {
     PROTOCOL("no subprotocol"),
     PROTOCOL(WS_PROTOCOL_JSON),
@@ -79,7 +73,7 @@ static void on_accept(void *data, evutil_socket_t fd, const struct sockaddr *pee
     struct ws_server *server = data;
 
     server->options.metrics->accepted++;
-    ws_head_accept(server, fd, peer, peer_len);
+    ws_newcomer_accept(server, fd, peer, peer_len);
 }
 
 static void on_ping_timer(evutil_socket_t fd, short what, void *data)
@@ -129,28 +123,28 @@ static bool create_context(struct ws_server *server)
     info.user = server;
     info.server_string = "switchboard";
     info.vhost_name = "switchboard";
-    info.max_http_header_data = WS_HEADER_MAX;
+    info.max_http_header_data = HEADER_MAX;
     /* Pings are ours (ws_connection.c). libwebsockets' own check would put each connection into one sorted list, whose insertion
      * takes longer the longer it is. */
     info.retry_and_idle_policy = &no_validity_checks;
     info.pt_serv_buf_size = WS_SCRATCH_SIZE;
     info.timeout_secs = seconds(config->handshake_timeout);
-    info.timeout_secs_ah_idle = info.timeout_secs;
-    info.keepalive_timeout = KEEPALIVE_SECONDS;
-    /* Raw frames are not for HTTP/2. */
-    info.alpn = "http/1.1";
-    if (config->tls_cert && *config->tls_cert) {
-        info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
-        info.ssl_cert_filepath = config->tls_cert;
-        info.ssl_private_key_filepath = config->tls_key;
-        info.ssl_options_set = SSL_OP_NO_SSLv2 | SSL_OP_NO_SSLv3 | SSL_OP_NO_TLSv1 | SSL_OP_NO_TLSv1_1;
-    }
     server->lws = lws_loop_create(server->options.loop, &info);
     if (!server->lws)
         return false;
-    lws_loop_set_on_input(server->lws, ws_head_on_input);
+    lws_loop_set_input_of(server->lws, ws_connection_input_of);
     server->vhost = lws_get_vhost_by_name(lws_loop_context(server->lws), info.vhost_name);
     return server->vhost != NULL;
+}
+
+static bool start_tls(struct ws_server *server)
+{
+    const struct config *config = server->config;
+
+    if (!config->tls_cert || !*config->tls_cert)
+        return true;
+    server->tls = tls_server_context(config->tls_cert, config->tls_key);
+    return server->tls != NULL;
 }
 
 struct ws_server *ws_server_create(const struct ws_options *options)
@@ -161,12 +155,16 @@ struct ws_server *ws_server_create(const struct ws_options *options)
         return NULL;
     server->options = *options;
     server->config = config_ref(options->config);
-    list_init(&server->newcomers);
+    for (size_t i = 0; i < NEWCOMER_LISTS; i++)
+        list_init(&server->newcomers[i]);
     list_init(&server->dirty);
     list_init(&server->quiet);
     list_init(&server->pinged);
     loop_task_init(&server->flush_task, ws_connections_on_flush);
-    if (!create_context(server) || !ws_early_data_start(server) || !start_pings(server))
+    server->addresses = address_limit_create();
+    server->newcomer_timer = event_new(loop_base(options->loop), -1, 0, ws_newcomers_on_timer, server);
+    if (!server->addresses || !server->newcomer_timer || !start_tls(server) || !create_context(server) ||
+        !start_pings(server))
         goto failed;
     server->listener = listener_create(options->loop, server->config->listen.text, on_accept, server);
     if (!server->listener)
@@ -183,9 +181,13 @@ void ws_server_destroy(struct ws_server *server)
     if (!server)
         return;
     listener_destroy(server->listener);
+    ws_newcomers_drop_all(server);
     if (server->lws)
         lws_loop_destroy(server->lws);
-    ws_early_data_close(server);
+    if (server->newcomer_timer)
+        event_free(server->newcomer_timer);
+    address_limit_destroy(server->addresses);
+    SSL_CTX_free(server->tls);
     loop_cancel(&server->flush_task);
     if (server->ping_timer)
         event_free(server->ping_timer);
@@ -201,14 +203,17 @@ const char *ws_server_address(const struct ws_server *server)
 
 void ws_server_stop(struct ws_server *server)
 {
+    server->stopped = true;
     listener_stop(server->listener);
 }
 
-void ws_server_reload(struct ws_server *server, struct config *config, size_t max_connections)
+void ws_server_reload(struct ws_server *server, struct config *config, size_t max_connections,
+                      size_t max_handshakes)
 {
     config_unref(server->config);
     server->config = config_ref(config);
     server->options.max_connections = max_connections;
+    server->options.max_handshakes = max_handshakes;
     ws_connections_reschedule_pings(server);
     set_ping_timer(server);
 }

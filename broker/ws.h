@@ -21,6 +21,7 @@ struct ws_options {
     struct storage *storage;
     struct metrics *metrics;
     size_t max_connections; /* never more than the limit of descriptors allows */
+    size_t max_handshakes;  /* connections that are no sessions yet; the same */
 };
 
 /* Listens on config->listen. NULL on failure (logged). All that `options` names must outlive it. */
@@ -36,6 +37,7 @@ const char *ws_server_address(const struct ws_server *server);
 void ws_server_stop(struct ws_server *server);
 
 /* New connections follow `config` from now on; those there keep the routes they came with. */
-void ws_server_reload(struct ws_server *server, struct config *config, size_t max_connections);
+void ws_server_reload(struct ws_server *server, struct config *config, size_t max_connections,
+                      size_t max_handshakes);
 
 #endif

@@ -1,5 +1,8 @@
 /* One WebSocket between libwebsockets and its session.
  *
+ * Beginning: libwebsockets is given the descriptor of an admitted client, and reads from its stream (ws_stream.h) a request
+ * that we made. It answers that to the client, and from then on reads the client's frames.
+ *
  * Reading: pieces are put together to whole messages, at most max_message long, and handed to the session.
  *
  * Writing: what the session queues is written once at the end of the turn, as many frames as fit in one send,
@@ -18,33 +21,46 @@
 #include "broker/metrics.h"
 #include "broker/outbox.h"
 #include "broker/ws_internal.h"
+#include "broker/ws_stream.h"
 #include "proto/errors.h"
 #include "proto/frame.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+enum {
+    REQUEST_MAX = 512, /* of the request that libwebsockets reads */
+    PONGS_MAX = 32,    /* that wait to be written at a time; of further pings only the last is answered */
+};
 
 struct ws {
     struct session_transport transport;
     struct ws_server *server;
     struct lws *wsi;
-    struct session *session;
+    struct session *session; /* NULL before libwebsockets has answered, and after the connection is closed */
+    struct ws_stream stream;
+    struct address_share *share; /* owned; NULL: not counted */
+    const struct ws_verdict *verdict; /* while it is being admitted */
+    struct slice remote;              /* the same */
     struct list dirty; /* in server->dirty, or alone */
     struct list due;   /* in server->quiet or server->pinged, or alone */
     uint64_t due_ms;
     struct buffer *partial; /* a message that came in pieces, so far; NULL between such messages */
     uint16_t close_code;    /* ours: non-zero while closing */
     uint16_t peer_code;     /* the client's: non-zero once it sent a close frame */
-    struct ws_peer peer;
+    struct frame *pong; /* owned: answers the last ping, once the others are written; NULL mostly */
+    uint8_t pongs;      /* in the outbox, at most */
     bool awaiting_writable;
     bool skipping; /* the rest of a refused message is thrown away */
 };
 
+/* NULL for what is no session. */
 static struct ws *ws_of(struct lws *wsi)
 {
-    struct ws_peer *peer = lws_get_opaque_user_data(wsi);
+    struct ws *ws = lws_get_opaque_user_data(wsi);
 
-    return peer && peer->is_session ? container_of(peer, struct ws, peer) : NULL;
+    return ws && ws->session ? ws : NULL;
 }
 
 /* ---- what the session asks ---- */
@@ -72,6 +88,7 @@ static void close_connection(struct session_transport *transport, int code)
     uint64_t timeout = ws->server->config->close_timeout;
 
     ws->close_code = (uint16_t)code;
+    ws_gate_shut(&ws->stream.gate);
     list_remove(&ws->due);
     /* The client's answer to the close frame must be read, whatever stopped reading. */
     lws_rx_flow_control(ws->wsi, 1);
@@ -88,6 +105,18 @@ static void await_writable(struct ws *ws)
 {
     ws->awaiting_writable = true;
     lws_callback_on_writable(ws->wsi);
+}
+
+/* Everything was written: there is room for what had to wait. */
+static void on_drained(struct ws *ws)
+{
+    ws->pongs = 0;
+    if (ws->pong && outbox_push(session_outbox(ws->session), ws->pong, ws->server->config->outbox_limit)) {
+        ws->pongs++;
+        frame_unref(ws->pong);
+        ws->pong = NULL;
+    }
+    session_drained(ws->session);
 }
 
 /* Writes until the outbox is empty or the socket is full. False when the connection is broken. */
@@ -112,7 +141,7 @@ static bool flush(struct ws *ws)
         ws->server->options.metrics->bytes_sent += len;
         outbox_pop(outbox, frames);
         if (!outbox->count)
-            session_drained(ws->session);
+            on_drained(ws);
     }
     await_writable(ws);
     return true;
@@ -223,6 +252,25 @@ void ws_connection_pong(struct lws *wsi)
         schedule_ping(ws, clock_monotonic_ms());
 }
 
+/* Pings are answered by us (ws_gate.h). A client that doesn't read is owed the answer to its last ping alone. */
+static void on_ping(void *data, struct slice payload)
+{
+    struct ws *ws = data;
+    struct outbox *outbox = ws->session ? session_outbox(ws->session) : NULL;
+    struct frame *pong = outbox && !ws->close_code ? frame_create(FRAME_PONG, payload) : NULL;
+
+    if (!pong)
+        return;
+    if (ws->pongs < PONGS_MAX && outbox_push(outbox, pong, ws->server->config->outbox_limit)) {
+        ws->pongs++;
+        frame_unref(pong);
+        want_write(&ws->transport);
+        return;
+    }
+    frame_unref(ws->pong);
+    ws->pong = pong;
+}
+
 /* ---- reading ---- */
 
 static void drop_partial(struct ws *ws)
@@ -235,17 +283,53 @@ static void drop_partial(struct ws *ws)
 }
 
 /* Ends the session for what the client sent; the rest of it is read and thrown away. */
-static void refuse(struct ws *ws, int code, size_t bytes)
+static void refuse(struct ws *ws, int code, const char *reason)
 {
     struct slice name = session_name(ws->session);
     struct slice conn = session_conn(ws->session);
 
     log_warn("message refused", log_bytes("session", name.data, name.len),
              log_bytes("conn", conn.data, conn.len), log_str("reason", error_name(code)),
-             log_int("bytes", (int64_t)bytes));
+             log_str("detail", reason));
     ws->skipping = true;
     drop_partial(ws);
     session_end(ws->session, code);
+}
+
+static void on_violation(void *data, int code, const char *reason)
+{
+    struct ws *ws = data;
+
+    if (!ws->session || ws->close_code || ws->peer_code)
+        return;
+    if (code == CLOSE_TOO_BIG)
+        ws->server->options.metrics->messages_too_big++;
+    else
+        ws->server->options.metrics->frames_invalid++;
+    refuse(ws, code, reason);
+}
+
+static uint64_t max_message(const void *data)
+{
+    const struct ws *ws = data;
+
+    return ws->server->config->max_message;
+}
+
+static const struct ws_stream_calls stream_calls = {
+    .gate = {.on_ping = on_ping, .on_violation = on_violation},
+    .max_message = max_message,
+};
+
+enum lws_loop_input ws_connection_input_of(struct lws *wsi)
+{
+    const struct ws *ws = lws_get_opaque_user_data(wsi);
+
+    if (!ws)
+        return LWS_LOOP_SOCKET;
+    if (ws->stream.wants_write)
+        return LWS_LOOP_BLOCKED;
+    return ws_stream_input_waits(&ws->stream) ? LWS_LOOP_MEMORY : LWS_LOOP_SOCKET;
 }
 
 static bool append_partial(struct ws *ws, const void *data, size_t len)
@@ -254,7 +338,7 @@ static bool append_partial(struct ws *ws, const void *data, size_t len)
         ws->partial = mem_alloc(sizeof *ws->partial);
         if (!ws->partial)
             return false;
-        buffer_init(ws->partial, ws->server->config->max_message);
+        buffer_init(ws->partial, 0);
     }
     return buffer_append(ws->partial, data, len);
 }
@@ -265,7 +349,7 @@ static void receive_message(struct ws *ws, const void *data, size_t len)
 
     if (!binary && !utf8_valid(data, len)) {
         ws->server->options.metrics->messages_invalid++;
-        refuse(ws, CLOSE_INVALID_TEXT, len);
+        refuse(ws, CLOSE_INVALID_TEXT, "text that is not UTF-8");
         return;
     }
     session_receive(ws->session, binary ? CONTENT_BINARY : CONTENT_TEXT, slice_from(data, len));
@@ -281,14 +365,11 @@ int ws_connection_receive(struct lws *wsi, const void *data, size_t len)
         return 0;
     if (!last || lws_remaining_packet_payload(wsi))
         lws_loop_expect_more(wsi);
-    size_t so_far = ws->partial ? ws->partial->len : 0;
-    if (so_far + len > ws->server->config->max_message) {
-        ws->server->options.metrics->messages_too_big++;
-        refuse(ws, CLOSE_TOO_BIG, so_far + len);
-    } else if (last && !ws->partial) {
+    /* How large a message may become was checked by the gate. */
+    if (last && !ws->partial) {
         receive_message(ws, data, len);
     } else if (!append_partial(ws, data, len)) {
-        refuse(ws, CLOSE_INTERNAL, so_far + len);
+        refuse(ws, CLOSE_INTERNAL, "memory is short");
     } else if (last) {
         receive_message(ws, ws->partial->data, ws->partial->len);
         drop_partial(ws);
@@ -316,58 +397,116 @@ int ws_connection_peer_close(struct lws *wsi, const unsigned char *payload, size
 
 /* ---- life ---- */
 
-/* ?since=EPOCH:OFFSET, or nothing behind the "=" for everything. */
-static void read_since(struct slice since, struct session_params *params)
+/* What libwebsockets reads in place of the client's own request: the same to it, and nothing that it could misread. */
+static struct slice write_request(const struct ws_verdict *verdict, char out[static REQUEST_MAX])
 {
-    const char *colon = since.len ? memchr(since.data, ':', since.len) : NULL;
+    const char *subprotocol = ws_admission_subprotocol(verdict->face);
+    int len = snprintf(out, REQUEST_MAX,
+                       "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                       "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %.*s\r\n%s%s%s\r\n",
+                       (int)verdict->key.len, verdict->key.data, subprotocol ? "Sec-WebSocket-Protocol: " : "",
+                       subprotocol ? subprotocol : "", subprotocol ? "\r\n" : "");
 
-    params->since = since.data != NULL;
-    if (!colon)
-        return;
-    params->since_epoch = slice_from(since.data, (size_t)(colon - since.data));
-    params->since_offset = slice_from(colon + 1, since.len - params->since_epoch.len - 1);
+    return slice_from(out, (size_t)len);
 }
 
-int ws_connection_open(struct ws_server *server, struct lws *wsi)
+static void ws_free(struct ws *ws)
 {
-    char remote[80], agent[512], since[ARGUMENT_MAX];
+    if (ws->server->admitting == ws)
+        ws->server->admitting = NULL;
+    ws_stream_close(&ws->stream);
+    address_share_release(ws->share);
+    frame_unref(ws->pong);
+    mem_free(ws);
+}
 
-    /* libwebsockets confirms an upgrade, answers it and calls this without a pause. */
-    if (server->upgrading != wsi)
-        return -1;
+static struct ws *ws_create(struct ws_server *server, const struct ws_verdict *verdict, int fd, SSL *tls,
+                            struct slice early)
+{
+    char request[REQUEST_MAX];
     struct ws *ws = mem_calloc(1, sizeof *ws);
-    if (!ws) {
-        log_error("connection refused", log_str("reason", error_name(ERROR_NO_MEMORY)));
-        return -1;
+
+    if (!ws || !ws_stream_open(&ws->stream, fd, tls, write_request(verdict, request), early, &stream_calls, ws)) {
+        mem_free(ws);
+        return NULL;
     }
-    int agent_len = lws_hdr_copy(wsi, agent, sizeof agent, WSI_TOKEN_HTTP_USER_AGENT);
-    struct session_params params = {
-        .config = server->config,
-        .route_params = &server->route.params,
-        .face = ws_http_face(wsi),
-        .remote = slice_from(remote, ws_head_address(wsi, remote, sizeof remote)),
-        .agent =
-            slice_from(agent, agent_len > 0 && utf8_valid(agent, (size_t)agent_len) ? (size_t)agent_len : 0),
-    };
-    struct slice since_value;
-    /* The session says what is wrong with it. */
-    (void)ws_http_argument(wsi, "since", since, &since_value);
-    read_since(since_value, &params);
     ws->transport.ops = &transport_ops;
     ws->server = server;
-    ws->wsi = wsi;
-    ws->peer.is_session = true;
     list_init(&ws->dirty);
     list_init(&ws->due);
-    ws_head_close(wsi);
-    lws_set_opaque_user_data(wsi, &ws->peer);
+    return ws;
+}
+
+/* Hands the descriptor to libwebsockets and lets it read and answer the request. */
+static void let_in(struct ws *ws, int fd)
+{
+    struct ws_server *server = ws->server;
+
+    ws->wsi = lws_adopt_socket_vhost(server->vhost, fd);
+    /* On failure libwebsockets has closed the descriptor and said why. */
+    if (!ws->wsi) {
+        ws_free(ws);
+        return;
+    }
+    lws_set_opaque_user_data(ws->wsi, ws);
+    server->admitting = ws;
+    lws_loop_read(ws->wsi);
+    if (server->admitting != ws)
+        return;
+    server->admitting = NULL;
+    ws->verdict = NULL;
+    if (ws->session)
+        return;
+    log_error("libwebsockets has not taken a request", log_str("read", ws_stream_has_begun(&ws->stream) ? "yes" : "no"));
+    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
+}
+
+void ws_connection_start(struct ws_server *server, const struct ws_verdict *verdict, int fd, SSL *tls,
+                         struct address_share *share, struct slice early, struct slice remote)
+{
+    struct ws *ws = ws_create(server, verdict, fd, tls, early);
+
+    if (!ws) {
+        log_error("connection refused", log_str("reason", error_name(ERROR_NO_MEMORY)));
+        SSL_free(tls);
+        address_share_release(share);
+        close(fd);
+        return;
+    }
+    ws->share = share;
+    ws->verdict = verdict;
+    ws->remote = remote;
+    let_in(ws, fd);
+}
+
+int ws_connection_confirm(struct ws_server *server, struct lws *wsi)
+{
+    const struct ws *ws = lws_get_opaque_user_data(wsi);
+
+    return ws && ws == server->admitting ? 0 : -1;
+}
+
+int ws_connection_established(struct ws_server *server, struct lws *wsi)
+{
+    struct ws *ws = lws_get_opaque_user_data(wsi);
+
+    if (!ws || ws != server->admitting)
+        return -1;
+    struct session_params params = {
+        .config = server->config,
+        .route_params = &ws->verdict->match.params,
+        .face = ws->verdict->face,
+        .remote = ws->remote,
+        .agent = ws->verdict->agent,
+        .since = ws->verdict->since,
+        .since_epoch = ws->verdict->since_epoch,
+        .since_offset = ws->verdict->since_offset,
+    };
     /* Until the session is online nothing is read: what the client sends now waits, in order. */
     lws_rx_flow_control(wsi, 0);
     ws->session = session_open(server->options.sessions, &params, &ws->transport);
     if (!ws->session) {
         log_error("connection refused", log_str("reason", error_name(ERROR_NO_MEMORY)));
-        lws_set_opaque_user_data(wsi, NULL);
-        mem_free(ws);
         return -1;
     }
     if (!ws->close_code)
@@ -381,10 +520,21 @@ void ws_connection_closed(struct lws *wsi)
 
     if (!ws)
         return;
-    lws_set_opaque_user_data(wsi, NULL);
     list_remove(&ws->dirty);
     list_remove(&ws->due);
     drop_partial(ws);
     session_detach(ws->session, ws->peer_code);
-    mem_free(ws);
+    ws->session = NULL;
+    ws_stream_close(&ws->stream);
+}
+
+void ws_connection_gone(struct lws *wsi)
+{
+    struct ws *ws = lws_get_opaque_user_data(wsi);
+
+    if (!ws)
+        return;
+    ws_connection_closed(wsi);
+    lws_set_opaque_user_data(wsi, NULL);
+    ws_free(ws);
 }

@@ -1,34 +1,42 @@
-/* What ws.c and the files ws_*.c share. */
+/* What ws.c and the files ws_*.c share.
+ *
+ *   ws.c              the server: libwebsockets, the listening socket, timers
+ *   ws_newcomer.c     a connection until it is a session or was answered: bytes, deadline, answer
+ *   ws_admission.c    what becomes of a request: the page, a refusal, a session
+ *   ws_stream.c       the bytes between a client and libwebsockets
+ *   ws_gate.c         what frames must keep
+ *   ws_connection.c   one WebSocket between libwebsockets and its session */
 #ifndef BROKER_WS_INTERNAL_H
 #define BROKER_WS_INTERNAL_H
 
 #include "base/list.h"
+#include "broker/address_limit.h"
 #include "broker/config.h"
 #include "broker/connect.h"
+#include "broker/http_head.h"
 #include "broker/loop.h"
 #include "broker/lws_loop.h"
 #include "broker/route.h"
 #include "broker/session.h"
 #include "broker/ws.h"
 
+#include <event2/util.h>
 #include <libwebsockets.h>
+#include <openssl/ssl.h>
 
 #define WS_PROTOCOL_JSON    "switchboard.json.v1"
 #define WS_PROTOCOL_MSGPACK "switchboard.msgpack.v1"
 
+struct web_asset;
+
 enum {
     ARGUMENT_MAX = 1024,     /* of one argument of a query */
-    WS_HEADER_MAX = 4096,    /* of all headers of a request, and of its first line */
-    WS_SCRATCH_SIZE = 65536, /* of libwebsockets' buffer, too */
-    WS_EARLY_DATA_MAX = 2048 /* an answer to an upgrade begins and ends well within */
+    WS_SCRATCH_SIZE = 65536, /* of libwebsockets' buffer, too; and the most that head_limit can be */
+    WS_KEY_LEN = 24,         /* of a Sec-WebSocket-Key: 16 bytes in base64 */
 };
 
-/* See ws_early_data.c. */
-struct ws_early_data {
-    unsigned char *buffer;    /* libwebsockets'; NULL until known */
-    int probe_fd, probe_peer; /* 0: none */
-    unsigned char saved[WS_EARLY_DATA_MAX];
-};
+/* A newcomer is in one of these. */
+enum newcomer_list { NEWCOMERS_SILENT, NEWCOMERS_SPEAKING, NEWCOMERS_ANSWERED, NEWCOMERS_LINGERING, NEWCOMER_LISTS };
 
 struct ws_server {
     struct ws_options options;
@@ -36,65 +44,81 @@ struct ws_server {
     struct lws_loop *lws;
     struct lws_vhost *vhost;
     struct listener *listener;
-    struct list newcomers; /* connections that are no sessions yet, the oldest first */
+    SSL_CTX *tls;                          /* NULL: plain */
+    struct list newcomers[NEWCOMER_LISTS]; /* connections that are no sessions, by when their time is over */
     size_t newcomer_count;
-    bool crowded;      /* the last newcomer pushed another one out: said once an episode */
-    struct list dirty; /* connections to be flushed at the end of the turn */
+    struct event *newcomer_timer; /* when the first of them has taken too long */
+    struct address_limit *addresses;
+    struct ws *admitting; /* whose request libwebsockets reads at this moment */
+    struct list dirty;    /* connections to be flushed at the end of the turn */
     struct loop_task flush_task;
     struct list quiet;  /* connections by when their next ping is due */
     struct list pinged; /* connections by when their pong is overdue */
     struct event *ping_timer;
     struct frame *ping_frame;
-    struct lws *upgrading;    /* whose upgrade was confirmed last */
-    struct route_match route; /* and what its path matched */
-    bool full; /* the last newcomer met max_connections: said once an episode */
-    struct ws_early_data early;
+    bool full;     /* the last newcomer met max_connections: said once an episode */
+    bool crowded;  /* the last newcomer met handshakes_limit: the same */
+    bool stopped;
     unsigned char scratch[WS_SCRATCH_SIZE];
 };
 
-/* ---- ws_early_data.c: what a client sent right behind its request ---- */
-
-bool ws_early_data_start(struct ws_server *server); /* false: logged */
-void ws_early_data_close(struct ws_server *server);
-bool ws_early_data_is_probe(const struct ws_server *server, struct lws *wsi);
-void ws_early_data_learn(struct ws_server *server, const struct lws_process_html_args *room);
-void ws_early_data_save(struct ws_server *server);    /* before the answer to an upgrade is built */
-void ws_early_data_restore(struct ws_server *server); /* once it was sent */
-
-/* The opaque data of each wsi that came from the listener: part of a struct ws_head until its upgrade, of a struct ws
- * from then on. */
-struct ws_peer {
-    bool is_session;
-};
-
-/* ---- ws_head.c: a connection until it becomes a session ---- */
+/* ---- ws_newcomer.c ---- */
 
 /* Takes over a socket that was just accepted. */
-void ws_head_accept(struct ws_server *server, int fd, const struct sockaddr *address, socklen_t address_len);
+void ws_newcomer_accept(struct ws_server *server, int fd, const struct sockaddr *address, socklen_t address_len);
 
-enum lws_loop_input ws_head_on_input(struct lws *wsi);
+/* Drops whoever has taken too long. */
+void ws_newcomers_on_timer(evutil_socket_t fd, short what, void *server);
 
-/* The target of the request that is being handled, as the client sent it; {NULL, 0} when only libwebsockets read it. */
-struct slice ws_head_target(struct lws *wsi);
-void ws_head_forget_target(struct lws *wsi); /* the connection goes on to another request */
+void ws_newcomers_drop_all(struct ws_server *server);
 
-/* Where the client is, as of listener_format(). */
-size_t ws_head_address(struct lws *wsi, char *out, size_t size);
+/* ---- ws_admission.c ---- */
 
-/* The connection has become a session, or is gone. No-op when this was said before. */
-void ws_head_close(struct lws *wsi);
+/* What becomes of a request. Everything points into the request's head, into `match`, or is static. */
+struct ws_verdict {
+    unsigned status; /* 101: it becomes a session */
+
+    /* For all others: the answer. */
+    const char *text;               /* one sentence, or NULL for an asset */
+    const struct web_asset *asset;  /* the body, unless the status is 304 */
+    const char *headers;            /* further lines of the answer's head, each with CR LF; static */
+    bool only_head;                 /* the body is not sent */
+
+    /* For a session. */
+    struct route_match match;
+    enum face face;
+    struct slice target, key, agent;
+    bool since;
+    struct slice since_epoch, since_offset;
+    char argument[ARGUMENT_MAX]; /* what since_… point into */
+};
+
+void ws_admission_judge(struct ws_server *server, const struct http_head *head, struct ws_verdict *verdict);
+
+/* What is answered to a head that is none, or comes too late. */
+void ws_admission_refuse(struct ws_server *server, const struct http_problem *problem, struct ws_verdict *verdict);
+
+/* The subprotocol that stands for a face in the answer; NULL for plain. */
+const char *ws_admission_subprotocol(enum face face);
 
 /* ---- ws_connection.c: one WebSocket ---- */
 
-/* The upgrade was answered: a session begins. -1: libwebsockets is to close the connection. */
-int ws_connection_open(struct ws_server *server, struct lws *wsi);
+/* Makes a session of an admitted request: answers it, by libwebsockets, and opens the session. Takes over `fd`, `tls` and
+ * `share` in any case. `early` is what the client sent behind its request; `remote` where it is, as HOST:PORT. */
+void ws_connection_start(struct ws_server *server, const struct ws_verdict *verdict, int fd, SSL *tls,
+                         struct address_share *share, struct slice early, struct slice remote);
+
+/* libwebsockets' callbacks. What returns int: -1 makes it close the connection. */
+int ws_connection_confirm(struct ws_server *server, struct lws *wsi);
+int ws_connection_established(struct ws_server *server, struct lws *wsi);
 int ws_connection_receive(struct lws *wsi, const void *data, size_t len);
 int ws_connection_writable(struct lws *wsi);
 void ws_connection_pong(struct lws *wsi);
-
-/* -1: libwebsockets is to close the connection. */
 int ws_connection_peer_close(struct lws *wsi, const unsigned char *payload, size_t len);
 void ws_connection_closed(struct lws *wsi);
+void ws_connection_gone(struct lws *wsi);
+
+enum lws_loop_input ws_connection_input_of(struct lws *wsi);
 
 /* Pings whom it is due, and closes whose pong is overdue. */
 void ws_connections_tick(struct ws_server *server);
@@ -103,20 +127,5 @@ void ws_connections_tick(struct ws_server *server);
 void ws_connections_reschedule_pings(struct ws_server *server);
 
 void ws_connections_on_flush(struct loop_task *task);
-
-/* ---- ws_http.c: everything before the upgrade ---- */
-
-/* A request without upgrade: the page, or an error. What libwebsockets' callback returns. */
-int ws_http_request(struct ws_server *server, struct lws *wsi, const char *path);
-
-/* Whether an upgrade may go on: 0 yes, 1 a refusal was sent. */
-int ws_http_confirm_upgrade(struct ws_server *server, struct lws *wsi);
-
-/* The face that the handshake agreed on. */
-enum face ws_http_face(struct lws *wsi);
-
-/* An argument of the query, as of target_argument(). */
-const char *ws_http_argument(struct lws *wsi, const char *name, char out[static ARGUMENT_MAX],
-                             struct slice *value);
 
 #endif

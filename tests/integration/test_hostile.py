@@ -145,7 +145,6 @@ def test_a_control_frame_over_125_bytes_ends_the_connection(one, opcode):
         assert closed_with(client) in (1002, 1006)
 
 
-@pytest.mark.xfail(strict=True, reason="libwebsockets takes frames without a mask, and does not tell")
 def test_a_frame_without_a_mask_is_1002(one):
     with RawWs(one.port, "/echo") as client:
         client.send_frame("hi", mask=False)

@@ -1,6 +1,7 @@
 """Plain HTTP: the page on the clients' port, clear refusals, and the API's own port."""
 
 import re
+from urllib.parse import urljoin
 
 import pytest
 
@@ -17,7 +18,7 @@ def one():
 
 def assets(one):
     page = one.request("/").text
-    return [path for path in re.findall(r'(?:src|href)="([^"#:]+)"', page)]
+    return [urljoin("/", path) for path in re.findall(r'(?:src|href)="([^"#:]+)"', page)]
 
 
 def test_the_page(one):
@@ -104,20 +105,14 @@ def test_other_methods_are_405(one, method):
     assert "GET" in answer.headers["Allow"]
 
 
-def test_several_requests_on_one_connection(one):
-    with RawWs(one.port, handshake=False) as client:
-        for path, status in (("/", 200), ("/nowhere", 404), ("/echo", 426), ("/", 200)):
-            client.send_bytes(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            assert client.read_response() == status
-
-
-def test_a_connection_can_be_upgraded_after_a_request(one):
-    with RawWs(one.port, "/echo", handshake=False) as client:
-        client.send_bytes(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert client.read_response() == 200
-        assert client.handshake() == 101
-        client.send("hi")
-        assert client.recv() == "hi"
+@pytest.mark.parametrize("path, status", [("/", 200), ("/nowhere", 404), ("/echo", 426)])
+def test_a_connection_is_for_one_request(one, path, status):
+    with RawWs(one.port, path, handshake=False) as client:
+        request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        client.send_bytes(request + client.request_bytes())
+        assert client.read_response() == status
+        assert client.headers["connection"] == "close"
+        client.recv_eof()
 
 
 def test_queries_change_nothing(one):

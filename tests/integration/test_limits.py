@@ -68,14 +68,14 @@ def open_files(broker):
 def test_the_limit_of_descriptors_is_what_connections_need(wanted):
     with Broker(max_connections=str(wanted)) as broker:
         soft, hard = open_files(broker)
-        assert soft == min(hard, wanted + 2048)
+        assert soft == min(hard, wanted + 1024 + 2048)
         assert broker.log("limit of open files")[0]["limit"] == str(soft)
-        assert broker.stats()["max_connections"] == min(wanted, soft - 128)
+        assert broker.stats()["max_connections"] == min(wanted, soft - 128 - min(1024, soft // 8))
 
 
 def test_a_reload_can_raise_connections_as_far_as_descriptors_were_reserved():
     with Broker(config="max_connections = 100\n") as broker:
-        for wanted, allowed in ((1500, 1500), (5000, 100 + 2048 - 128), (50, 50)):
+        for wanted, allowed in ((1500, 1500), (5000, 3172 - 128 - 3172 // 8), (50, 50)):
             broker.configure(f"max_connections = {wanted}\n")
             broker.reload()
             wait_until(lambda: broker.stats()["max_connections"] == allowed, f"{allowed} connections are allowed")

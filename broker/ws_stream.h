@@ -1,0 +1,47 @@
+/* The bytes between one client and libwebsockets, which reads and writes them through us.
+ *
+ * libwebsockets calls recv(2), send(2) and shutdown(2) on a descriptor. This program defines these three itself
+ * (ws_stream.c), so on a descriptor with a stream they do what the stream says: TLS is ours, the first thing read is a
+ * request that we made, and every frame passes the gate (ws_gate.h). On all other descriptors they are the system's. */
+#ifndef BROKER_WS_STREAM_H
+#define BROKER_WS_STREAM_H
+
+#include "broker/ws_gate.h"
+#include "proto/slice.h"
+
+#include <openssl/ssl.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct ws_stream_calls {
+    struct ws_gate_calls gate;
+    uint64_t (*max_message)(const void *data); /* bytes */
+};
+
+/* Embedded in whoever owns the connection; zeroed before ws_stream_open(). */
+struct ws_stream {
+    const struct ws_stream_calls *calls;
+    void *data; /* theirs */
+    SSL *tls;   /* owned; NULL: plain */
+    char *begin; /* owned: our request, then what the client sent behind its own; NULL once read */
+    uint32_t begin_len, begin_at, request_len;
+    struct ws_gate gate;
+    int fd;            /* not owned; -1 when closed */
+    bool wants_write;  /* TLS can't read on before it has written */
+};
+
+/* Begins the stream of `fd`. Takes over `tls`. `request` is what libwebsockets reads first, alone; `early` follows it. False when
+ * memory is short: nothing was taken. */
+bool ws_stream_open(struct ws_stream *stream, int fd, SSL *tls, struct slice request, struct slice early,
+                    const struct ws_stream_calls *calls, void *data) __attribute__((warn_unused_result));
+
+/* The descriptor is closed, or about to be. Idempotent. */
+void ws_stream_close(struct ws_stream *stream);
+
+/* Whether libwebsockets has read the request. If not after it was served, it doesn't read through us. */
+bool ws_stream_has_begun(const struct ws_stream *stream);
+
+/* Whether there is something to read of which no descriptor will ever tell. */
+bool ws_stream_input_waits(const struct ws_stream *stream);
+
+#endif
