@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from lib import Broker, Cluster, StructuredClient
+from lib import WAYS, Broker, Certificate, Cluster, Door, Process, StructuredClient
 from lib.swb import Swb
 
 LAYOUTS = {"memory": 0, "redis-1": 1, "redis-2": 2, "redis-3": 3}
@@ -85,3 +85,34 @@ def connect_plain(peers):
 def swb(tmp_path):
     """The command line, with a home of its own."""
     return Swb(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def house(request):
+    """A function: house(way) is the broker behind a door of that way. All tests of a file share the two, with and without
+    TLS; its OPTIONS configure both."""
+    options = getattr(request.module, "OPTIONS", {})
+    with Certificate() as certificate, Broker(**options) as plain, Broker(tls=certificate, **options) as secure:
+        yield lambda way: secure if way.startswith("tls") else plain
+
+
+@pytest.fixture(params=WAYS)
+def door(request, house):
+    """The clients' port, in each of the ways to it. Whatever a test does there, others are served afterwards."""
+    yield from guarded(house(request.param), request.param)
+
+
+@pytest.fixture(params=["plain", "tls"])
+def entrance(request, house):
+    """As `door`, but in one piece only: for what is about other things than pieces."""
+    yield from guarded(house(request.param), request.param)
+
+
+def guarded(broker, way):
+    one = Door(broker, way)
+    yield one
+    if not one.alive():
+        state = "hangs" if broker.running else "died"
+        Process.kill(broker)
+        broker.start()  # for the other tests of the file
+        pytest.fail(f"the broker {state}")

@@ -11,6 +11,7 @@ ready when the block begins, and gone when it ends. Whatever waits has a deadlin
 
 from .broker import Broker, Cluster, parse_log_line
 from .crowd import Crowd
+from .door import WAYS, Answer, Door, Wire, head, upgrade
 from .http import Response, request
 from .measure import cpu_seconds, fd_count, rss_bytes
 from .paths import BINARY, PATIENCE, ROOT, SANITIZED, VALGRIND
@@ -25,8 +26,8 @@ from .waiting import Timeout, wait_until
 from .ws import Closed, Refused, WsClient, background
 
 __all__ = [
-    "BINARY", "Broker", "Certificate", "Closed", "Cluster", "CommandError", "Crowd", "FACES", "Frame", "HAProxy", "Nginx",
+    "Answer", "BINARY", "Broker", "Certificate", "Closed", "Cluster", "CommandError", "Crowd", "Door", "FACES", "Frame", "HAProxy", "Nginx",
     "PATIENCE", "Process", "ROOT", "RawWs", "RedisServer", "Refused", "Response", "SANITIZED", "StructuredClient", "Timeout",
-    "VALGRIND", "WsClient", "background", "cpu_seconds", "fd_count", "frame", "free_port", "parse_log_line", "request",
-    "rss_bytes", "wait_until",
+    "VALGRIND", "WAYS", "Wire", "WsClient", "background", "cpu_seconds", "fd_count", "frame", "free_port", "head", "parse_log_line", "request",
+    "rss_bytes", "upgrade", "wait_until",
 ]

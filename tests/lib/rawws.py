@@ -13,7 +13,7 @@ from .waiting import Timeout
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Frame(collections.namedtuple("Frame", "opcode payload fin rsv masked")):
@@ -104,7 +104,7 @@ class RawWs:
         self.send_bytes(self.request_bytes(headers, subprotocols) + extra)
         self.read_response()
         if self.status == 101:
-            accept = base64.b64encode(hashlib.sha1((self.key + _GUID).encode()).digest()).decode()
+            accept = base64.b64encode(hashlib.sha1((self.key + GUID).encode()).digest()).decode()
             assert self.headers.get("sec-websocket-accept") == accept, self.headers
         return self.status
 
