@@ -1,5 +1,6 @@
 #include "broker/http_head.h"
 
+#include <stdint.h>
 #include <string.h>
 #include <strings.h>
 
@@ -183,15 +184,53 @@ bool http_head_lists(const struct http_head *head, const char *name, const char 
 
 /* ---- what every request must keep ---- */
 
-/* The characters of a host and a port: RFC 3986 section 3.2.2. */
-static bool is_host(struct slice host)
+static bool is_hex(char c)
 {
-    for (size_t i = 0; i < host.len; i++) {
-        char c = host.data[i];
-        if (!is_token_char(c) && !(c && strchr("():;=,[]", c)))
-            return false;
+    return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+/* A name or an IPv4 address; returns its length. */
+static size_t name_len(struct slice text)
+{
+    size_t at = 0;
+
+    while (at < text.len) {
+        char c = text.data[at];
+        bool escaped = c == '%' && text.len - at > 2 && is_hex(text.data[at + 1]) && is_hex(text.data[at + 2]);
+        bool plain = is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || strchr("-._~!$&'()*+,;=", c);
+        if (!c || (!plain && !escaped))
+            break;
+        at += escaped ? 3 : 1;
     }
-    return host.len > 0;
+    return at;
+}
+
+/* An IPv6 address in brackets; returns its length, 0 when it is none. */
+static size_t literal_len(struct slice text)
+{
+    const char *end = memchr(text.data, ']', text.len);
+    size_t len = end ? (size_t)(end - text.data) : 0;
+
+    for (size_t i = 1; i < len; i++)
+        if (!is_hex(text.data[i]) && text.data[i] != ':' && text.data[i] != '.')
+            return 0;
+    return len > 2 ? len + 1 : 0;
+}
+
+/* A host, and perhaps a port: RFC 3986 section 3.2. */
+bool http_is_host(struct slice host)
+{
+    size_t len = host.len && host.data[0] == '[' ? literal_len(host) : name_len(host);
+    unsigned port = 0;
+
+    if (!len || (len < host.len && host.data[len] != ':'))
+        return false;
+    for (size_t i = len + 1; i < host.len; i++) {
+        if (!is_digit(host.data[i]) || port > UINT16_MAX)
+            return false;
+        port = port * 10 + (unsigned)(host.data[i] - '0');
+    }
+    return port <= UINT16_MAX;
 }
 
 static bool check_host(const struct http_head *head, struct http_problem *problem)
@@ -204,7 +243,7 @@ static bool check_host(const struct http_head *head, struct http_problem *proble
     /* HTTP/1.0 has none. */
     if (!host.data)
         return head->minor_version == 0 || refuse(problem, 400, "the request has no Host header");
-    return is_host(host) || refuse(problem, 400, "the Host header names no host");
+    return http_is_host(host) || refuse(problem, 400, "the Host header names no host");
 }
 
 /* A length that two readers may read differently is nobody's length. */

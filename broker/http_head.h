@@ -48,6 +48,9 @@ enum http_head_result http_head_find_end(struct slice input, size_t limit, size_
  * server must refuse whatever is asked for. */
 bool http_head_parse(struct slice input, struct http_head *head, struct http_problem *problem);
 
+/* Whether it is a host, and perhaps a port: RFC 3986 section 3.2, without user information. */
+bool http_is_host(struct slice text);
+
 /* The only field of that name (lower case). {NULL, 0} when there is none; `*repeated` when there are several. */
 struct slice http_head_field(const struct http_head *head, const char *name, bool *repeated);
 

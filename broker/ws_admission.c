@@ -45,8 +45,11 @@ static struct slice strip_origin(struct slice target)
         size_t len = strlen(schemes[i]);
         if (target.len <= len || strncasecmp(target.data, schemes[i], len) != 0)
             continue;
-        const char *path = memchr(target.data + len, '/', target.len - len);
-        return path ? slice_from(path, target.len - (size_t)(path - target.data)) : slice_text("/");
+        struct slice rest = slice_from(target.data + len, target.len - len);
+        const char *path = memchr(rest.data, '/', rest.len);
+        size_t host_len = path ? (size_t)(path - rest.data) : rest.len;
+        if (http_is_host(slice_from(rest.data, host_len)))
+            return path ? slice_from(path, rest.len - host_len) : slice_text("/");
     }
     return target;
 }
