@@ -113,21 +113,28 @@ static struct slice trim(struct slice text)
     return text;
 }
 
-static bool parse_field(struct slice line, struct http_head *head, struct http_problem *problem)
+static bool check_field(struct slice line, struct http_problem *problem)
 {
     const char *colon = memchr(line.data, ':', line.len);
-    size_t name_len = colon ? (size_t)(colon - line.data) : 0;
 
     if (line.data[0] == ' ' || line.data[0] == '\t')
         return refuse(problem, 400, "a header is continued on the next line");
-    if (!is_token(slice_from(line.data, name_len)))
+    if (!is_token(slice_from(line.data, colon ? (size_t)(colon - line.data) : 0)))
         return refuse(problem, 400, "a header is NAME: VALUE, without a space before the colon");
-    if (head->field_count == HTTP_FIELDS_MAX)
-        return refuse(problem, 431, "the request has too many headers");
-    head->fields[head->field_count++] = (struct http_field){
-        .name = slice_from(line.data, name_len),
-        .value = trim(slice_from(colon + 1, line.len - name_len - 1)),
-    };
+    return true;
+}
+
+bool http_head_next(struct slice *rest, struct http_field *field)
+{
+    const char *newline = rest->len ? memchr(rest->data, '\n', rest->len) : NULL;
+
+    if (!newline)
+        return false;
+    struct slice line = slice_from(rest->data, (size_t)(newline - rest->data) - 1);
+    size_t name_len = (size_t)((const char *)memchr(line.data, ':', line.len) - line.data);
+    field->name = slice_from(line.data, name_len);
+    field->value = trim(slice_from(line.data + name_len + 1, line.len - name_len - 1));
+    *rest = slice_from(newline + 1, rest->len - (size_t)(newline + 1 - rest->data));
     return true;
 }
 
@@ -139,36 +146,49 @@ static bool name_is(struct slice name, const char *text)
 struct slice http_head_field(const struct http_head *head, const char *name, bool *repeated)
 {
     struct slice found = {NULL, 0};
+    struct slice rest = head->fields;
+    struct http_field field;
 
     *repeated = false;
-    for (size_t i = 0; i < head->field_count; i++) {
-        if (!name_is(head->fields[i].name, name))
+    while (http_head_next(&rest, &field)) {
+        if (!name_is(field.name, name))
             continue;
         *repeated = *repeated || found.data;
-        found = head->fields[i].value;
+        found = field.value;
     }
     return found;
+}
+
+/* Takes the next member off the rest of a list; empty between two commas. */
+static struct slice take_member(struct slice *list)
+{
+    const char *comma = memchr(list->data, ',', list->len);
+    size_t len = comma ? (size_t)(comma - list->data) : list->len;
+    size_t taken = len + (comma ? 1 : 0);
+    struct slice member = trim(slice_from(list->data, len));
+
+    *list = slice_from(list->data + taken, list->len - taken);
+    return member;
 }
 
 bool http_head_next_member(const struct http_head *head, const char *name, struct http_list_cursor *cursor,
                            struct slice *member)
 {
-    for (; cursor->field < head->field_count; cursor->field++, cursor->offset = 0) {
-        struct slice value = head->fields[cursor->field].value;
-        if (!name_is(head->fields[cursor->field].name, name))
-            continue;
-        while (cursor->offset < value.len) {
-            const char *start = value.data + cursor->offset;
-            size_t left = value.len - cursor->offset;
-            const char *comma = memchr(start, ',', left);
-            size_t len = comma ? (size_t)(comma - start) : left;
-            cursor->offset += len + (comma ? 1 : 0);
-            *member = trim(slice_from(start, len));
+    struct http_field field;
+
+    if (!cursor->begun)
+        *cursor = (struct http_list_cursor){.fields = head->fields, .begun = true};
+    for (;;) {
+        while (cursor->value.len) {
+            *member = take_member(&cursor->value);
             if (member->len)
                 return true;
         }
+        if (!http_head_next(&cursor->fields, &field))
+            return false;
+        if (name_is(field.name, name))
+            cursor->value = field.value;
     }
-    return false;
 }
 
 bool http_head_lists(const struct http_head *head, const char *name, const char *token)
@@ -265,24 +285,22 @@ bool http_head_parse(struct slice input, struct http_head *head, struct http_pro
 {
     const char *at = input.data;
     const char *end = input.data + input.len;
-    bool first = true;
+    const char *fields = NULL;
 
     *problem = (struct http_problem){0};
-    head->field_count = 0;
     for (const char *newline; at < end && (newline = memchr(at, '\n', (size_t)(end - at))); at = newline + 1) {
         struct slice line = slice_from(at, (size_t)(newline - at));
         if (!line.len || line.data[line.len - 1] != '\r')
             return refuse(problem, 400, "lines of a request end with CR LF");
         line.len--;
-        if (!line.len) {
-            if (first)
-                return refuse(problem, 400, "the first line of a request is METHOD TARGET HTTP/1.1");
+        if (fields && !line.len) {
+            head->fields = slice_from(fields, (size_t)(at - fields));
             head->len = (size_t)(newline + 1 - input.data);
             return check_host(head, problem) && check_body(head, problem);
         }
-        if (!(first ? parse_first_line(line, head, problem) : parse_field(line, head, problem)))
+        if (!(fields ? check_field(line, problem) : parse_first_line(line, head, problem)))
             return false;
-        first = false;
+        fields = fields ? fields : newline + 1;
     }
     return refuse(problem, 400, "the request is not complete");
 }

@@ -10,10 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum {
-    HTTP_FIELDS_MAX = 128,
-    HTTP_TARGET_MAX = 8192, /* bytes of a request's target */
-};
+enum { HTTP_TARGET_MAX = 8192 }; /* bytes of a request's target */
 
 struct http_field {
     struct slice name, value; /* the value without the white space around it */
@@ -24,8 +21,7 @@ struct http_head {
     struct slice method;
     struct slice target;    /* as it was sent */
     unsigned minor_version; /* of HTTP/1 */
-    struct http_field fields[HTTP_FIELDS_MAX];
-    size_t field_count;
+    struct slice fields; /* their lines; see http_head_next() */
     bool has_body; /* one is announced, by whatever means */
     size_t len; /* bytes of the head, the empty line included */
 };
@@ -51,6 +47,9 @@ bool http_head_parse(struct slice input, struct http_head *head, struct http_pro
 /* Whether it is a host, and perhaps a port: RFC 3986 section 3.2, without user information. */
 bool http_is_host(struct slice text);
 
+/* Walks the fields in order: start with head->fields. False after the last. */
+bool http_head_next(struct slice *rest, struct http_field *field);
+
 /* The only field of that name (lower case). {NULL, 0} when there is none; `*repeated` when there are several. */
 struct slice http_head_field(const struct http_head *head, const char *name, bool *repeated);
 
@@ -59,8 +58,8 @@ bool http_head_lists(const struct http_head *head, const char *name, const char 
 
 /* Walks the members of all lists of that name, in order: start with a zeroed cursor. False after the last. */
 struct http_list_cursor {
-    size_t field;
-    size_t offset;
+    struct slice fields, value; /* still to be walked */
+    bool begun;
 };
 bool http_head_next_member(const struct http_head *head, const char *name, struct http_list_cursor *cursor,
                            struct slice *member);

@@ -206,12 +206,19 @@ static size_t take_payload(struct ws_gate *gate, unsigned char *out, unsigned ch
     return gate->verdict == PASS ? len : 0;
 }
 
-size_t ws_gate_pass(struct ws_gate *gate, unsigned char *bytes, size_t from, size_t len, uint64_t max_message,
-                    const struct ws_gate_calls *calls, void *data)
+/* A whole header is there. Its frame is answered by us, so what came before must have been seen by then. */
+static bool must_wait(const struct ws_gate *gate, size_t kept)
+{
+    return kept && !gate->closing && (gate->header[0] & OPCODE) == OP_PING;
+}
+
+size_t ws_gate_pass(struct ws_gate *gate, unsigned char *bytes, size_t from, size_t len, size_t *taken,
+                    uint64_t max_message, const struct ws_gate_calls *calls, void *data)
 {
     size_t kept = 0;
+    size_t at = from;
 
-    for (size_t at = from; at < len;) {
+    while (at < len) {
         if (in_payload(gate)) {
             size_t part = gate->left < len - at ? (size_t)gate->left : len - at;
             kept += take_payload(gate, bytes + kept, bytes + at, part, calls, data);
@@ -219,8 +226,15 @@ size_t ws_gate_pass(struct ws_gate *gate, unsigned char *bytes, size_t from, siz
             continue;
         }
         gate->header[gate->header_len++] = bytes[at++];
-        if (gate->header_len == header_size(gate->header, gate->header_len))
-            kept += begin_frame(gate, bytes + kept, max_message, calls, data);
+        if (gate->header_len < header_size(gate->header, gate->header_len))
+            continue;
+        if (must_wait(gate, kept)) {
+            at -= gate->header_len;
+            gate->header_len = 0;
+            break;
+        }
+        kept += begin_frame(gate, bytes + kept, max_message, calls, data);
     }
+    *taken = at;
     return kept;
 }

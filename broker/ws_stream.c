@@ -120,6 +120,22 @@ static ssize_t read_client(struct ws_stream *stream, void *out, size_t len)
     return got >= 0 ? got : fail(got == TLS_FAILED ? ECONNRESET : EAGAIN);
 }
 
+/* What the gate left of a read comes first in the next one. False when memory is short. */
+static bool put_back(struct ws_stream *stream, const unsigned char *bytes, size_t len)
+{
+    if (stream->begin) {
+        stream->begin_at -= (uint32_t)len;
+        return true;
+    }
+    stream->begin = mem_alloc(len);
+    if (!stream->begin)
+        return false;
+    memcpy(stream->begin, bytes, len);
+    stream->begin_at = stream->request_len = 0;
+    stream->begin_len = (uint32_t)len;
+    return true;
+}
+
 /* What libwebsockets asks for after a request of its own making. Nothing but what passed the gate. */
 static ssize_t read_stream(struct ws_stream *stream, unsigned char *out, size_t len)
 {
@@ -132,8 +148,12 @@ static ssize_t read_stream(struct ws_stream *stream, unsigned char *out, size_t 
         ssize_t got = read_client(stream, out + held, len - held);
         if (got <= 0)
             return got;
-        size_t passed = ws_gate_pass(&stream->gate, out, held, held + (size_t)got,
-                                     stream->calls->max_message(stream->data), &stream->calls->gate, stream->data);
+        size_t end = held + (size_t)got;
+        size_t taken;
+        size_t passed = ws_gate_pass(&stream->gate, out, held, end, &taken, stream->calls->max_message(stream->data),
+                                     &stream->calls->gate, stream->data);
+        if (taken < end && !put_back(stream, out + taken, end - taken))
+            return fail(ENOMEM);
         if (passed)
             return (ssize_t)passed;
     }

@@ -23,7 +23,7 @@ struct ws_stream {
     const struct ws_stream_calls *calls;
     void *data; /* theirs */
     SSL *tls;   /* owned; NULL: plain */
-    char *begin; /* owned: our request, then what the client sent behind its own; NULL once read */
+    char *begin; /* owned: our request, then what the client sent behind its own; later what the gate left of a read */
     uint32_t begin_len, begin_at, request_len;
     struct ws_gate gate;
     int fd;            /* not owned; -1 when closed */

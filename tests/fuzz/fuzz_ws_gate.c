@@ -48,9 +48,12 @@ static void run_open(struct run *run, const uint8_t *data, size_t size, size_t s
         fuzz_require(held < 14);
         len = len < READ - held ? len : READ - held;
         memcpy(bytes + held, data + at, len);
-        size_t passed = ws_gate_pass(&run->gate, bytes, held, held + len, MAX_MESSAGE, &calls, run);
-        fuzz_require(passed <= held + len && buffer_append(&run->passed, bytes, passed));
-        at += len;
+        size_t taken;
+        size_t passed = ws_gate_pass(&run->gate, bytes, held, held + len, &taken, MAX_MESSAGE, &calls, run);
+        fuzz_require(taken > held && passed <= taken && taken <= held + len);
+        fuzz_require(taken == held + len || passed);
+        fuzz_require(buffer_append(&run->passed, bytes, passed));
+        at += taken - held;
     }
 }
 
