@@ -123,6 +123,12 @@ static void set_state(struct newcomer *newcomer, enum newcomer_state state, uint
                                                 : NEWCOMERS_SILENT);
 }
 
+static void set_speaking(struct newcomer *newcomer)
+{
+    newcomer->silent = false;
+    enlist(newcomer, NEWCOMERS_SPEAKING);
+}
+
 static bool wait_for(struct newcomer *newcomer, short what)
 {
     if (newcomer->waiting_for == what)
@@ -400,10 +406,8 @@ static void on_event(evutil_socket_t fd, short what, void *data)
 
     (void)fd;
     (void)what;
-    if (newcomer->silent) {
-        newcomer->silent = false;
-        enlist(newcomer, NEWCOMERS_SPEAKING);
-    }
+    if (newcomer->silent)
+        set_speaking(newcomer);
     switch (newcomer->state) {
     case NEWCOMER_TLS:
         accept_tls(newcomer);
@@ -456,10 +460,26 @@ void ws_newcomers_drop_all(struct ws_server *server)
 
 /* ---- acceptance ---- */
 
+/* Drops the one that has been silent for longest. False when there is none. What it sent may not have been read yet. */
+static bool drop_silent(struct ws_server *server)
+{
+    struct list *silent = &server->newcomers[NEWCOMERS_SILENT];
+
+    while (!list_empty(silent)) {
+        struct newcomer *oldest = container_of(silent->next, struct newcomer, link);
+        char byte;
+        if (recv(oldest->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0) {
+            newcomer_drop(oldest);
+            return true;
+        }
+        set_speaking(oldest);
+    }
+    return false;
+}
+
 /* Whether there is no place for another one. */
 static bool is_crowded(struct ws_server *server)
 {
-    struct list *silent = &server->newcomers[NEWCOMERS_SILENT];
     bool crowded = server->newcomer_count >= server->options.max_handshakes;
 
     if (crowded && !server->crowded)
@@ -469,10 +489,7 @@ static bool is_crowded(struct ws_server *server)
     if (!crowded)
         return false;
     server->options.metrics->refused_handshakes++;
-    if (list_empty(silent))
-        return true;
-    newcomer_drop(container_of(silent->next, struct newcomer, link));
-    return false;
+    return !drop_silent(server);
 }
 
 /* Whom there is no room for is told so if one send can do it; within TLS that would take a handshake. */
