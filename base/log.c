@@ -1,7 +1,7 @@
 #include "base/log.h"
 
 #include "base/clock.h"
-#include "base/utf8.h"
+#include "base/printable.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -93,8 +93,9 @@ static void line_add_escaped(struct line *line, const char *text, size_t len)
 {
     for (size_t i = 0; i < len;) {
         unsigned char c = (unsigned char)text[i];
-        size_t step = utf8_step(text + i, len - i);
-        char escape[8];
+        uint32_t character;
+        size_t step = printable_step(text + i, len - i, &character);
+        char escape[PRINTABLE_ESCAPE_SIZE];
 
         if (line->len + sizeof escape + LINE_RESERVE > LINE_SIZE) {
             return;
@@ -104,9 +105,8 @@ static void line_add_escaped(struct line *line, const char *text, size_t len)
         } else if (c == '"' || c == '\\') {
             snprintf(escape, sizeof escape, "\\%c", c);
             line_add_text(line, escape);
-        } else if (c < 0x20 || c == 0x7f) {
-            snprintf(escape, sizeof escape, "\\u%04x", c);
-            line_add_text(line, escape);
+        } else if (printable_class(character) != PRINTABLE_SEEN) {
+            line_add(line, escape, printable_escape(character, escape));
         } else {
             line_add(line, text + i, step);
         }

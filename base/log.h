@@ -19,7 +19,7 @@ enum log_format { LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
 struct log_field {
     const char *key; /* a constant, [a-z_]+ */
     enum { LOG_FIELD_STR, LOG_FIELD_INT } type;
-    const char *text; /* not NUL-terminated; control characters and invalid UTF-8 are escaped when written */
+    const char *text; /* not NUL-terminated; what can't be seen (base/printable.h) is escaped */
     size_t len;
     int64_t number;
 };
