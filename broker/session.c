@@ -102,6 +102,8 @@ static void session_extra_free(struct session *session)
     }
     for (struct list *link; (link = list_pop(&extra->asked));)
         mem_free(container_of(link, struct asked, link));
+    for (struct list *link; (link = list_pop(&extra->answered));)
+        mem_free(container_of(link, struct asked, link));
     for (struct list *link; (link = list_pop(&extra->asking));)
         mem_free(container_of(link, struct asking, link));
     mem_free(extra);
@@ -137,6 +139,7 @@ struct session_extra *session_extra(struct session *session)
         return NULL;
     list_init(&session->extra->subscriptions);
     list_init(&session->extra->asked);
+    list_init(&session->extra->answered);
     list_init(&session->extra->asking);
     return session->extra;
 }
