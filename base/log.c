@@ -1,16 +1,18 @@
 #include "base/log.h"
 
 #include "base/clock.h"
-#include "base/utf8.h"
+#include "base/printable.h"
+#include "base/stderr.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 /* A line is built on the stack and written with one write(2): lines of several processes that share a pipe do
  * not mix, and nothing is lost in a buffer when the process dies. What does not fit is cut, never split. */
-enum { LINE_SIZE = 2048, LINE_RESERVE = 8 };
+enum { LINE_SIZE = STDERR_LINE_MAX, LINE_RESERVE = 8 };
 
 struct line {
     char text[LINE_SIZE];
@@ -21,6 +23,12 @@ enum log_level log_threshold = LOG_LEVEL_INFO;
 static enum log_format line_format = LOG_FORMAT_LOGFMT;
 static char instance_id[64];
 static void (*line_sink)(const char *line, size_t len);
+
+static uint64_t dropped, unsaid; /* lines: ever, and those that no line has told of */
+static uint64_t patience_ms;
+static void (*on_blocked)(int fd, void *data);
+static void *on_blocked_data;
+static bool blocked; /* on_blocked was called, and log_resume() not yet */
 
 static const char *const level_names[] = {[LOG_LEVEL_ERROR] = "error",
                                           [LOG_LEVEL_WARN] = "warn",
@@ -93,8 +101,9 @@ static void line_add_escaped(struct line *line, const char *text, size_t len)
 {
     for (size_t i = 0; i < len;) {
         unsigned char c = (unsigned char)text[i];
-        size_t step = utf8_step(text + i, len - i);
-        char escape[8];
+        uint32_t character;
+        size_t step = printable_step(text + i, len - i, &character);
+        char escape[PRINTABLE_ESCAPE_SIZE];
 
         if (line->len + sizeof escape + LINE_RESERVE > LINE_SIZE) {
             return;
@@ -104,9 +113,8 @@ static void line_add_escaped(struct line *line, const char *text, size_t len)
         } else if (c == '"' || c == '\\') {
             snprintf(escape, sizeof escape, "\\%c", c);
             line_add_text(line, escape);
-        } else if (c < 0x20 || c == 0x7f) {
-            snprintf(escape, sizeof escape, "\\u%04x", c);
-            line_add_text(line, escape);
+        } else if (printable_class(character) != PRINTABLE_SEEN) {
+            line_add(line, escape, printable_escape(character, escape));
         } else {
             line_add(line, text + i, step);
         }
@@ -150,26 +158,105 @@ static void line_add_field(struct line *line, const struct log_field *field)
     }
 }
 
-void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count)
+static void build(struct line *line, enum log_level level, const char *event, const struct log_field *fields,
+                  size_t count)
 {
-    struct line line = {.len = 0};
     char time[CLOCK_ISO8601_SIZE];
 
     if (line_format == LOG_FORMAT_JSON)
-        line_add_text(&line, "{");
+        line_add_text(line, "{");
     struct log_field head[] = {log_str("time", clock_iso8601(clock_wall_ms(), time)),
                                log_str("level", level_names[level]), log_str("instance", instance_id),
                                log_str("event", event)};
     for (size_t i = 0; i < sizeof head / sizeof *head; i++)
         if (head[i].len)
-            line_add_field(&line, &head[i]);
-    for (size_t i = 0; i < count && line.len + 128 < LINE_SIZE; i++)
-        line_add_field(&line, &fields[i]);
+            line_add_field(line, &head[i]);
+    for (size_t i = 0; i < count && line->len + 128 < LINE_SIZE; i++)
+        line_add_field(line, &fields[i]);
     if (line_format == LOG_FORMAT_JSON)
-        line.text[line.len++] = '}';
-    line.text[line.len++] = '\n';
+        line->text[line->len++] = '}';
+    line->text[line->len++] = '\n';
+}
+
+/* ---- out ---- */
+
+static void wait_with_patience(void)
+{
+    uint64_t before = clock_monotonic_ms();
+
+    stderr_wait((int)patience_ms);
+    uint64_t waited = clock_monotonic_ms() - before + 1; /* it ends, whatever poll(2) says */
+    patience_ms = waited < patience_ms ? patience_ms - waited : 0;
+}
+
+static bool put_out(const struct line *line)
+{
+    int error = stderr_write(line->text, line->len);
+
+    while (error == EAGAIN && patience_ms) {
+        wait_with_patience();
+        error = stderr_write(line->text, line->len);
+    }
+    if (error == EAGAIN && on_blocked && !blocked && stderr_fd() >= 0) {
+        blocked = true;
+        on_blocked(stderr_fd(), on_blocked_data);
+    }
+    return error == 0;
+}
+
+/* False when the reader still doesn't take it. */
+static bool say_dropped(void)
+{
+    struct line line = {.len = 0};
+
+    if (!unsaid)
+        return true;
+    const struct log_field fields[] = {log_int("lines", (int64_t)unsaid), log_int("total", (int64_t)dropped)};
+    build(&line, LOG_LEVEL_WARN, "log lines dropped", fields, 2);
+    if (!put_out(&line))
+        return false;
+    unsaid = 0;
+    return true;
+}
+
+static void count_dropped(void)
+{
+    dropped++;
+    unsaid++;
+}
+
+void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count)
+{
+    struct line line = {.len = 0};
+
+    build(&line, level, event, fields, count);
     if (line_sink)
         line_sink(line.text, line.len);
-    else if (write(STDERR_FILENO, line.text, line.len) < 0)
-        return; /* nowhere left to say so */
+    else if (!say_dropped() || !put_out(&line))
+        count_dropped();
+}
+
+uint64_t log_dropped(void)
+{
+    return dropped;
+}
+
+void log_set_patience(uint64_t ms)
+{
+    patience_ms = ms < INT_MAX ? ms : INT_MAX;
+}
+
+void log_set_on_blocked(void (*callback)(int fd, void *data), void *data)
+{
+    on_blocked = callback;
+    on_blocked_data = data;
+    blocked = false;
+}
+
+void log_resume(void)
+{
+    blocked = false;
+    if (!unsaid && stderr_flush() == 0)
+        return;
+    say_dropped();
 }

@@ -5,7 +5,10 @@
  * logfmt:  time=2026-01-31T23:59:59.999Z level=info instance=a1 event="session online" session=bob online=2
  * JSON:    {"time":"…","level":"info","instance":"a1","event":"session online","session":"bob","online":2}
  *
- * Message contents never appear at info or above. */
+ * Message contents never appear at info or above.
+ *
+ * Writing never waits (base/stderr.h). A line that can't be written is dropped and counted, and as soon as one can be
+ * written again a line says how many are missing. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -19,7 +22,7 @@ enum log_format { LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
 struct log_field {
     const char *key; /* a constant, [a-z_]+ */
     enum { LOG_FIELD_STR, LOG_FIELD_INT } type;
-    const char *text; /* not NUL-terminated; control characters and invalid UTF-8 are escaped when written */
+    const char *text; /* not NUL-terminated; what can't be seen (base/printable.h) is escaped */
     size_t len;
     int64_t number;
 };
@@ -44,6 +47,19 @@ bool log_level_parse(const char *name, enum log_level *level);
 const char *log_level_name(enum log_level level);
 
 void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count);
+
+uint64_t log_dropped(void); /* lines, by this process */
+
+/* For the start and the end of a process, when nothing else is served and a line must get out: how long all lines together may
+ * wait for the reader. 0, as at first: not at all. */
+void log_set_patience(uint64_t ms);
+
+/* `on_blocked` is called when lines begin to be dropped because the reader is slow: `fd`'s being writable is the time for
+ * log_resume(). Without it the next line that is written says what is missing. NULL: none. */
+void log_set_on_blocked(void (*on_blocked)(int fd, void *data), void *data);
+
+/* Says what is missing; calls `on_blocked` again if even that can't be written. */
+void log_resume(void);
 
 #define log_event(level, event, ...)                                                                         \
     do {                                                                                                     \

@@ -2,6 +2,7 @@
 #include "broker/api_internal.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "broker/metrics.h"
 #include "broker/requests.h"
 #include "broker/router.h"
@@ -49,12 +50,13 @@ void api_serve_readyz(struct api *api, const struct api_input *input)
         storage_probe(api->options.storage, &call->request);
 }
 
-/* The storage counts one of them itself. */
+/* The storage and the log count one of them each themselves. */
 static const struct metrics *counters(const struct api *api)
 {
     struct metrics *metrics = api->options.metrics;
 
     metrics->published_directly = storage_direct_count(api->options.storage);
+    metrics->log_lines_dropped = log_dropped();
     return metrics;
 }
 

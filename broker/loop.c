@@ -17,6 +17,15 @@ struct loop {
     bool stopping;
 };
 
+/* libevent would write to standard error itself, and wait there. */
+static void on_library_log(int severity, const char *text)
+{
+    if (severity == EVENT_LOG_ERR)
+        log_error("libevent", log_str("text", text));
+    else if (severity == EVENT_LOG_WARN)
+        log_warn("libevent", log_str("text", text));
+}
+
 struct loop *loop_create(void)
 {
     struct loop *loop = mem_calloc(1, sizeof *loop);
@@ -24,6 +33,7 @@ struct loop *loop_create(void)
         log_error("event loop not created", log_str("reason", strerror(ENOMEM)));
         return NULL;
     }
+    event_set_log_callback(on_library_log);
     loop->base = event_base_new();
     if (!loop->base) {
         log_error("event loop not created", log_str("reason", strerror(errno)));

@@ -6,6 +6,7 @@
 #include "broker/workers.h"
 
 #include <event2/event.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -16,8 +17,12 @@ struct daemon {
     struct loop *loop;
     struct broker *broker;
     struct event *signals[3];
+    struct event *log_writable; /* NULL while the log isn't held up */
     bool ending, forced;
 };
+
+/* How long the lines of the start, and those of the end, may wait for their reader. */
+enum { LOG_PATIENCE_MS = 1000 };
 
 static void on_end_signal(evutil_socket_t number, short what, void *data)
 {
@@ -49,8 +54,40 @@ static bool catch_signal(struct daemon *daemon, size_t slot, int number, event_c
     return daemon->signals[slot] && event_add(daemon->signals[slot], NULL) == 0;
 }
 
+static void on_log_writable(evutil_socket_t fd, short what, void *data)
+{
+    (void)fd;
+    (void)what;
+    (void)data;
+    log_resume();
+}
+
+/* Whoever reads the log is slow: what is missing is said as soon as there is room. Without memory the next line says it. */
+static void on_log_blocked(int fd, void *data)
+{
+    struct daemon *daemon = data;
+
+    if (!daemon->log_writable)
+        daemon->log_writable = event_new(loop_base(daemon->loop), fd, EV_WRITE, on_log_writable, daemon);
+    if (daemon->log_writable)
+        event_add(daemon->log_writable, NULL);
+}
+
+static bool run(struct daemon *daemon)
+{
+    log_set_patience(0);
+    log_set_on_blocked(on_log_blocked, daemon);
+    bool done = loop_run(daemon->loop) == 0;
+    log_set_on_blocked(NULL, NULL);
+    log_set_patience(LOG_PATIENCE_MS);
+    if (daemon->log_writable)
+        event_free(daemon->log_writable);
+    return done;
+}
+
 static int serve(struct config *config, unsigned worker)
 {
+    log_set_patience(LOG_PATIENCE_MS);
     struct daemon daemon = {.loop = loop_create()};
     int status = EXIT_FAILED;
 
@@ -63,7 +100,7 @@ static int serve(struct config *config, unsigned worker)
         log_error("signals can't be caught", log_int("pid", getpid()));
     else
         daemon.broker = broker_create(daemon.loop, config, worker);
-    if (daemon.broker && loop_run(daemon.loop) == 0 && !daemon.forced)
+    if (daemon.broker && run(&daemon) && !daemon.forced)
         status = EXIT_OK;
 
     for (size_t i = 0; i < sizeof daemon.signals / sizeof *daemon.signals; i++)
@@ -71,13 +108,27 @@ static int serve(struct config *config, unsigned worker)
             event_free(daemon.signals[i]);
     broker_destroy(daemon.broker);
     loop_destroy(daemon.loop);
+    log_resume();
     return status;
+}
+
+/* Started without one of the three, the first socket would get its number, and a client the log. */
+static bool have_standard_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            return false;
+    return true;
 }
 
 int main(int argc, char *argv[])
 {
     struct config *config;
 
+    if (!have_standard_streams())
+        return EXIT_FAILED;
+    /* Nobody reads the log any more: that ends no broker, and no watcher of workers. */
+    signal(SIGPIPE, SIG_IGN);
     switch (config_load(argc, argv, environ, &config, stdout, stderr)) {
     case CONFIG_DONE:
         return EXIT_OK;

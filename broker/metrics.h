@@ -42,6 +42,7 @@
     X(api_answered, "api_answered", "HTTP requests to the API that were answered with success")              \
     X(api_refused, "api_refused", "HTTP requests to the API that were refused, 4xx")                         \
     X(api_failed, "api_failed", "HTTP requests to the API that failed, 5xx")                                 \
+    X(log_lines_dropped, "log_lines_dropped", "Lines of the log that were lost because nobody read it fast enough") \
     X(storage_outages, "storage_outages", "Times the storage was lost")                                      \
     X(reaped, "reaped_sessions", "Sessions of dead instances removed by this one")
 

@@ -47,7 +47,7 @@ struct refuser {
     char address[];
 };
 
-/* The end of a request that somebody waited for only to be told; it needs no answer. */
+/* What somebody is told about a request that is over; it needs no answer. */
 struct cancel {
     struct storage_request request;
 };
@@ -134,6 +134,32 @@ static void send_cancel(struct request *request)
     if (!router_publish(request->requests->options.router, slice_from(channel, len), &fields,
                         &cancel->request))
         mem_free(cancel);
+}
+
+/* Best effort, too. */
+void requests_return_answer(struct requests *requests, const struct message_fields *answer)
+{
+    char channel[CHANNEL_MAX];
+    struct address from;
+    struct cancel *sending = NULL;
+
+    if (answer->kind == MESSAGE_REPLY && answer->timeout_ms && !address_parse(answer->from, &from))
+        sending = mem_calloc(1, sizeof *sending);
+    if (!sending)
+        return;
+    sending->request.on_done = on_cancel_sent;
+    struct message_fields fields = {
+        .kind = MESSAGE_LATE,
+        .content = answer->content,
+        .from = answer->to,
+        .to = answer->from,
+        .time_ms = clock_wall_ms(),
+        .payload = answer->payload,
+        .correlation = answer->correlation,
+    };
+    size_t len = address_channel(&from, channel);
+    if (!router_publish(requests->options.router, slice_from(channel, len), &fields, &sending->request))
+        mem_free(sending);
 }
 
 static void maybe_free(struct request *request)
@@ -285,8 +311,10 @@ void requests_on_answer(struct requests *requests, const struct message_fields *
 {
     struct map_node *node = map_find(&requests->open, answer->correlation.data, answer->correlation.len);
 
-    if (!node)
+    if (!node) {
+        requests_return_answer(requests, answer);
         return;
+    }
     struct request *request = container_of(node, struct request, node);
     bool several = request->to.kind == ADDRESS_USER;
     if (answer->kind == MESSAGE_REPLY) {

@@ -59,6 +59,9 @@ void request_cancel(struct request *request);
 /* A MESSAGE_REPLY, _REFUSED or _GONE arrived for somebody here. */
 void requests_on_answer(struct requests *requests, const struct message_fields *answer);
 
+/* A MESSAGE_REPLY arrived for somebody who doesn't wait any more: back to its sender with it, if it wants that. */
+void requests_return_answer(struct requests *requests, const struct message_fields *answer);
+
 size_t requests_open(const struct requests *requests);
 
 #endif

@@ -2,7 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/buffer.h"
-#include "base/utf8.h"
+#include "base/printable.h"
 #include "broker/config.h"
 #include "broker/target.h"
 #include "proto/address.h"
@@ -138,11 +138,15 @@ static const char *check_value(enum route_param_type type, struct slice value, b
         return "must not be empty";
     if (value.len > ROUTE_VALUE_MAX)
         return "is longer than 255 bytes";
-    if (!utf8_valid(value.data, value.len))
+    switch (printable_check(value.data, value.len)) {
+    case PRINTABLE_NOT_UTF8:
         return "must be UTF-8";
-    for (size_t i = 0; i < value.len; i++) {
-        if ((unsigned char)value.data[i] < 0x20 || value.data[i] == 0x7f)
-            return "must not hold control characters";
+    case PRINTABLE_HAS_CONTROL:
+        return "must not hold control characters";
+    case PRINTABLE_HAS_HIDDEN:
+        return "must not hold invisible characters";
+    case PRINTABLE_OK:
+        break;
     }
     if (type == ROUTE_PARAM_INT && !is_canonical_int64(value))
         return "must be an integer (64 bits, no leading zero or plus)";
@@ -179,9 +183,9 @@ static void param_values(const struct route_params *params, struct slice values[
     }
 }
 
-/* Parameters that are fine one by one can still make an address that is too long. */
-static bool check_address(const struct template *template, const struct route_match *match, char *problem,
-                          size_t problem_size)
+/* Parameters that are fine one by one can still make an address that is too long; or one that a session can't hold. */
+static bool check_address(const struct template *template, const struct route_match *match, bool held,
+                          char *problem, size_t problem_size)
 {
     if (template->count == 0)
         return true;
@@ -191,6 +195,8 @@ static bool check_address(const struct template *template, const struct route_ma
     const char *reason = "is too long";
     if (route_expand(template, &match->params, NULL, 0, &text))
         reason = address_parse(slice_from(text.data, text.len), &address);
+    if (reason == NULL && held && address.kind == ADDRESS_SESSION)
+        reason = address_check_exclusive(address.name);
     if (reason != NULL)
         snprintf(problem, problem_size, "the address of this path can't be used: %s", reason);
     buffer_close(&text);
@@ -203,8 +209,8 @@ static enum route_result take_route(const struct route *route, const struct path
     out->params.route = route;
     out->params.text = out->storage;
     if (!take_params(route, path, first, out) ||
-        !check_address(&route->address, out, out->problem, sizeof out->problem) ||
-        !check_address(&route->target, out, out->problem, sizeof out->problem))
+        !check_address(&route->address, out, true, out->problem, sizeof out->problem) ||
+        !check_address(&route->target, out, false, out->problem, sizeof out->problem))
         return ROUTE_BAD_PARAMETER;
     return ROUTE_OK;
 }

@@ -150,7 +150,7 @@ void route_destroy(struct route *route)
  * ------------------------------------------------------------------------------------------------------ */
 
 /* An address template, judged by the address that the shortest parameters would make. */
-static bool parse_address(const struct route *route, struct template *template, const char *text,
+static bool parse_address(const struct route *route, struct template *template, const char *text, bool held,
                           char *problem, size_t size)
 {
     if (!template_parse(template, text, route->names, route->param_count, false, problem, size))
@@ -164,6 +164,8 @@ static bool parse_address(const struct route *route, struct template *template, 
     const char *reason = "out of memory";
     if (template_expand(template, sample, NULL, 0, &expanded))
         reason = address_parse(slice_from(expanded.data, expanded.len), &address);
+    if (reason == NULL && held && address.kind == ADDRESS_SESSION)
+        reason = address_check_exclusive(address.name);
     buffer_close(&expanded);
     if (reason == NULL)
         return true;
@@ -173,7 +175,7 @@ static bool parse_address(const struct route *route, struct template *template, 
 
 static bool parse_address_key(struct route *route, const char *value, char *problem, size_t size)
 {
-    route->has_address = parse_address(route, &route->address, value, problem, size);
+    route->has_address = parse_address(route, &route->address, value, true, problem, size);
     return route->has_address;
 }
 
@@ -240,7 +242,7 @@ static bool parse_target(struct route *route, struct slice word, char *problem, 
     char *text = mem_strndup(word.data, word.len);
     if (text == NULL)
         return fail(problem, size, "out of memory");
-    bool ok = parse_address(route, &route->target, text, problem, size);
+    bool ok = parse_address(route, &route->target, text, false, problem, size);
     mem_free(text);
     return ok;
 }
@@ -287,8 +289,9 @@ static bool parse_on_request(struct route *route, const char *value, char *probl
 
 const struct route_key route_keys[] = {
     {"address", "ADDRESS",
-     "The address a session here holds: session:NAME (exclusive: the newest connection has it), user:UID or "
-     "topic:NAME (shared). Without it the session is anonymous.",
+     "The address a session here holds: session:NAME (exclusive: the newest connection has it; no ~ in it), "
+     "user:UID "
+     "or topic:NAME (shared). Without it the session is anonymous.",
      parse_address_key},
     {"on_message", ACTION_FORM,
      "What a message of a plain client does (default ignore). publish and forward send it to an address; the "
@@ -299,8 +302,12 @@ const struct route_key route_keys[] = {
      "Text sent back to the sender of a text message after it was handed on; with publish and forward only.",
      parse_reply},
     {"on_request", "next-message or refuse",
-     "What a request to a plain session here does (default refuse). next-message: the client gets it as a message, and "
-     "the next message the client sends is the reply.",
+     "What a request to a plain session here does (default refuse). next-message: the client gets it as a "
+     "message, and "
+     "the next message the client sends before the deadline is the reply, and nothing else: on_message "
+     "doesn't see it. "
+     "Anybody who may send requests so decides what a message of the client means; one request at a time, "
+     "more are refused.",
      parse_on_request},
 };
 const size_t route_key_count = sizeof route_keys / sizeof route_keys[0];

@@ -102,6 +102,8 @@ static void session_extra_free(struct session *session)
     }
     for (struct list *link; (link = list_pop(&extra->asked));)
         mem_free(container_of(link, struct asked, link));
+    for (struct list *link; (link = list_pop(&extra->answered));)
+        mem_free(container_of(link, struct asked, link));
     for (struct list *link; (link = list_pop(&extra->asking));)
         mem_free(container_of(link, struct asking, link));
     mem_free(extra);
@@ -137,6 +139,7 @@ struct session_extra *session_extra(struct session *session)
         return NULL;
     list_init(&session->extra->subscriptions);
     list_init(&session->extra->asked);
+    list_init(&session->extra->answered);
     list_init(&session->extra->asking);
     return session->extra;
 }
@@ -209,7 +212,7 @@ static struct session *session_alloc(struct sessions *sessions, const struct ses
     char *at = session->strings;
     memcpy(at, base.data, base_len);
     if (!exclusive) {
-        at[base_len] = '~';
+        at[base_len] = ADDRESS_SHARED_MARK;
         memcpy(at + base_len + 1, conn, (size_t)conn_len);
     }
     at += name_len;
@@ -252,7 +255,8 @@ struct session *session_open(struct sessions *sessions, const struct session_par
 
     buffer_clear(&sessions->address);
     if (has_address && (!route_address(params->route_params, &sessions->address) ||
-                        address_parse(slice_from(sessions->address.data, sessions->address.len), &address)))
+                        address_parse(slice_from(sessions->address.data, sessions->address.len), &address) ||
+                        (address.kind == ADDRESS_SESSION && address_check_exclusive(address.name))))
         return NULL;
     struct session *session = session_alloc(sessions, params, has_address ? &address : NULL);
     if (!session)

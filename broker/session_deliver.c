@@ -123,6 +123,9 @@ void session_take(struct feed *feed, struct message *message)
         if (session->sessions->options.requests)
             requests_on_answer(session->sessions->options.requests, &message->fields);
         break;
+    case MESSAGE_LATE:
+        session_answer_returned(session, message);
+        break;
     case MESSAGE_CONTROL:
         session_order(session, message);
         break;
@@ -147,6 +150,8 @@ static void on_deliver(struct subscriber *subscriber, struct message *message)
     if (session->state == SESSION_LEAVING) {
         if (message->fields.kind == MESSAGE_REQUEST)
             session_asked(session, message);
+        else if (message->fields.kind == MESSAGE_REPLY && session->sessions->options.requests)
+            requests_return_answer(session->sessions->options.requests, &message->fields);
     } else if (message->fields.kind == MESSAGE_TAKEOVER) {
         if (feed == &session->own)
             on_takeover(session, message->fields.correlation);

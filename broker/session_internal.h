@@ -81,10 +81,10 @@ struct subscription {
     char topic[];
 };
 
-/* A request that this session is to answer. */
+/* A request that this session is to answer; or that a plain one answered, in case the answer comes back as too late. */
 struct asked {
-    struct list link;
-    uint64_t deadline_ms; /* monotonic */
+    struct list link;     /* in extra->asked or extra->answered */
+    uint64_t deadline_ms; /* monotonic; of an answered one, when it is forgotten */
     size_t id_len, from_len;
     char text[]; /* id, from */
 };
@@ -101,8 +101,8 @@ struct asking {
 struct session_extra {
     struct list subscriptions; /* struct subscription */
     size_t subscription_count;
-    struct list asked, asking;
-    size_t asked_count, asking_count;
+    struct list asked, answered, asking;
+    size_t asked_count, answered_count, asking_count;
     uint64_t request_count;
     char close_reason[CLOSE_REASON_MAX + 1]; /* an operator's; empty: the code's name */
 };
@@ -172,6 +172,8 @@ struct session_op {
     int64_t command;        /* the id to answer; 0: none */
     struct address address; /* what a command asked about; see session_op_keep_address() */
     char *name;             /* owned: the address's name */
+    char *kept;             /* owned: a plain session's answer, `bytes` long; NULL: none */
+    enum message_content kept_content;
 };
 
 /* ---- sessions.c ---- */
@@ -267,6 +269,9 @@ void held_drop(struct list *list, size_t count); /* the first `count` */
 
 void session_receive_plain(struct session *session, enum message_content content, struct slice payload);
 
+/* What the route does with a message that answers nothing. */
+void session_act(struct session *session, enum message_content content, struct slice payload);
+
 /* ---- session_command.c ---- */
 
 void session_receive_frames(struct session *session, enum message_content content, struct slice payload);
@@ -350,6 +355,7 @@ void session_recover_continue(struct session *session); /* the outbox has draine
 void session_ask(struct session *session, const struct command *command, const struct address *to);
 void session_reply(struct session *session, const struct command *command);
 void session_asked(struct session *session, struct message *message);
+void session_answer_returned(struct session *session, const struct message *message); /* a MESSAGE_LATE */
 void session_asked_cancelled(struct session *session, struct message *message);
 
 /* A plain client's message answers the oldest open request, if there is one. */

@@ -1,5 +1,9 @@
 /* Requests: those that the session asked, and those that it is to answer.
  *
+ * A plain session answers with its next message, so it is asked one thing at a time, and what it says must not get lost: a
+ * message that turns out not to be the reply, because nobody waited for it any more, is an ordinary message after all.
+ * Whoever gets it too late sends it back (requests.c), and if nobody gets it, PUBLISH's answer says so.
+ *
  * Whoever is asked keeps the request's id and where the answer goes, until it answers, is told that nobody waits, the deadline
  * passes, or it leaves: then those who wait are told that it is gone. */
 #include "base/alloc.h"
@@ -14,7 +18,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TIMEOUT_DEFAULT_MS = 5000 };
+enum {
+    TIMEOUT_DEFAULT_MS = 5000,
+    RETURN_MS = 10000, /* how long after its deadline an answer can still come back */
+};
 
 /* ---- answering ---- */
 
@@ -35,6 +42,13 @@ static void asked_free(struct session *session, struct asked *asked)
     mem_free(asked);
 }
 
+static void answered_free(struct session *session, struct asked *asked)
+{
+    list_remove(&asked->link);
+    session->extra->answered_count--;
+    mem_free(asked);
+}
+
 static void on_answer_sent(struct storage_request *request, int error, const struct storage_result *result)
 {
     struct session_op *op = container_of(request, struct session_op, request);
@@ -47,13 +61,16 @@ static void on_answer_sent(struct storage_request *request, int error, const str
     else if (op->command)
         session_ok_empty(session, op->command);
     session_inflight_end(session, op);
+    if (op->kept && !error && result->number == 0 && session->state == SESSION_ONLINE)
+        session_act(session, op->kept_content, slice_from(op->kept, op->bytes));
     session_op_free(op);
 }
 
-/* Sends an answer of `kind` to who asked. `command` waits for the outcome; 0: none does. */
+/* Sends an answer of `kind` to who asked. `command` waits for the outcome; 0: none does. With `keep`, an answer that nobody
+ * waits for any more is done with what the route says. */
 static void send_answer(struct session *session, enum message_kind kind, struct slice id,
                         struct slice to_text, enum message_content content, struct slice payload,
-                        int64_t command)
+                        int64_t command, bool keep)
 {
     static const struct storage_result nothing;
     char from[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
@@ -74,10 +91,14 @@ static void send_answer(struct session *session, enum message_kind kind, struct 
         .time_ms = clock_wall_ms(),
         .payload = payload,
         .correlation = id,
+        .timeout_ms = keep,
     };
     op->request.on_done = on_answer_sent;
     op->command = command;
     op->bytes = payload.len;
+    /* Without memory for it, it is only lost if the one who asked has just gone. */
+    op->kept = keep ? mem_dup(payload.data, payload.len) : NULL;
+    op->kept_content = content;
     session_inflight_begin(session, op);
     session->sessions->options.metrics->requests_answered += kind != MESSAGE_GONE;
     struct slice at = slice_from(channel, address_channel(&to, channel));
@@ -88,7 +109,7 @@ static void send_answer(struct session *session, enum message_kind kind, struct 
 static void refuse(struct session *session, const struct message_fields *request, const char *why)
 {
     send_answer(session, MESSAGE_REFUSED, request->correlation, request->from, CONTENT_TEXT, slice_text(why),
-                0);
+                0, false);
 }
 
 static struct asked *find_asked(struct session *session, struct slice id)
@@ -115,6 +136,24 @@ static void forget_overdue(struct session *session)
         if (asked->deadline_ms <= now)
             asked_free(session, asked);
     }
+    list_for_each_safe (link, &session->extra->answered) {
+        struct asked *asked = container_of(link, struct asked, link);
+        if (asked->deadline_ms <= now)
+            answered_free(session, asked);
+    }
+}
+
+/* The oldest make room, should there be that many. */
+static void remember_answered(struct session *session, struct asked *asked)
+{
+    struct session_extra *extra = session->extra;
+
+    list_remove(&asked->link);
+    extra->asked_count--;
+    list_append(&extra->answered, &asked->link);
+    asked->deadline_ms += RETURN_MS;
+    if (++extra->answered_count > session->config->requests_limit)
+        answered_free(session, container_of(extra->answered.next, struct asked, link));
 }
 
 static bool remember_asked(struct session *session, const struct message_fields *request)
@@ -142,7 +181,7 @@ void session_asked(struct session *session, struct message *message)
 
     if (session->state == SESSION_LEAVING) {
         send_answer(session, MESSAGE_GONE, request->correlation, request->from, CONTENT_TEXT,
-                    slice_from(NULL, 0), 0);
+                    slice_from(NULL, 0), 0, false);
         return;
     }
     forget_overdue(session);
@@ -150,6 +189,8 @@ void session_asked(struct session *session, struct message *message)
         return;
     if (plain && !session->params->route->answers_next)
         refuse(session, request, "this session can not be asked: it is a plain one");
+    else if (plain && session->extra && session->extra->asked_count)
+        refuse(session, request, "busy: this session answers one request at a time");
     else if (session->extra && session->extra->asked_count >= session->config->requests_limit)
         refuse(session, request, "too many requests wait for this session");
     else if (!remember_asked(session, request))
@@ -182,10 +223,10 @@ void session_reply(struct session *session, const struct command *command)
     }
     if (refusal)
         send_answer(session, MESSAGE_REFUSED, asked_id(asked), asked_from(asked), CONTENT_TEXT,
-                    command->refuse, command->id);
+                    command->refuse, command->id, false);
     else
         send_answer(session, MESSAGE_REPLY, asked_id(asked), asked_from(asked), command->content,
-                    command->payload, command->id);
+                    command->payload, command->id, false);
     asked_free(session, asked);
 }
 
@@ -197,9 +238,25 @@ bool session_answer_next(struct session *session, enum message_content content, 
     if (!session->extra || list_empty(&session->extra->asked))
         return false;
     struct asked *asked = container_of(session->extra->asked.next, struct asked, link);
-    send_answer(session, MESSAGE_REPLY, asked_id(asked), asked_from(asked), content, payload, 0);
-    asked_free(session, asked);
+    send_answer(session, MESSAGE_REPLY, asked_id(asked), asked_from(asked), content, payload, 0, true);
+    remember_answered(session, asked);
     return true;
+}
+
+void session_answer_returned(struct session *session, const struct message *message)
+{
+    const struct message_fields *late = &message->fields;
+
+    if (session->face != FACE_PLAIN || !session->extra)
+        return;
+    list_for_each (link, &session->extra->answered) {
+        struct asked *asked = container_of(link, struct asked, link);
+        if (slice_equal(asked_id(asked), late->correlation)) {
+            answered_free(session, asked);
+            session_act(session, late->content, late->payload);
+            return;
+        }
+    }
 }
 
 void session_requests_gone(struct session *session)
@@ -209,7 +266,7 @@ void session_requests_gone(struct session *session)
     while (!list_empty(&session->extra->asked)) {
         struct asked *asked = container_of(session->extra->asked.next, struct asked, link);
         send_answer(session, MESSAGE_GONE, asked_id(asked), asked_from(asked), CONTENT_TEXT,
-                    slice_from(NULL, 0), 0);
+                    slice_from(NULL, 0), 0, false);
         asked_free(session, asked);
     }
 }

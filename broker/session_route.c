@@ -123,8 +123,12 @@ static void echo(struct session *session, enum message_content content, struct s
 
 void session_receive_plain(struct session *session, enum message_content content, struct slice payload)
 {
-    if (session_answer_next(session, content, payload))
-        return;
+    if (!session_answer_next(session, content, payload))
+        session_act(session, content, payload);
+}
+
+void session_act(struct session *session, enum message_content content, struct slice payload)
+{
     switch (session->params->route->action) {
     case ROUTE_ACTION_IGNORE:
         break;

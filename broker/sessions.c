@@ -131,6 +131,7 @@ void session_op_free(struct session_op *op)
 
     frame_unref(op->reply);
     mem_free(op->name);
+    mem_free(op->kept);
     if (sessions->op_pool_count < OP_POOL_MAX) {
         list_prepend(&sessions->op_pool, &op->pool_link);
         sessions->op_pool_count++;

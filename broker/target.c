@@ -60,38 +60,26 @@ size_t target_decode(char *text, size_t len, bool *broken)
     return out;
 }
 
-/* Takes the next argument off the query, without its "&". */
-static struct slice next_argument(struct slice *query)
-{
-    const char *end = query->len ? memchr(query->data, '&', query->len) : NULL;
-    struct slice argument = slice_from(query->data, end ? (size_t)(end - query->data) : query->len);
-    size_t taken = argument.len + (end ? 1 : 0);
-
-    *query = slice_from(query->data + taken, query->len - taken);
-    return argument;
-}
-
-const char *target_argument(struct slice target, const char *name, char *out, size_t size,
-                            struct slice *value)
+struct slice target_query(struct slice target)
 {
     const char *mark = target.len ? memchr(target.data, '?', target.len) : NULL;
-    size_t name_len = strlen(name);
-    bool broken = false;
 
-    *value = slice_from(NULL, 0);
     if (!mark)
-        return NULL;
-    struct slice query = slice_from(mark + 1, target.len - (size_t)(mark + 1 - target.data));
-    while (query.len) {
-        struct slice argument = next_argument(&query);
-        if (argument.len <= name_len || memcmp(argument.data, name, name_len) != 0 ||
-            argument.data[name_len] != '=')
-            continue;
-        size_t len = argument.len - name_len - 1;
-        bool fits = len <= size;
-        memcpy(out, argument.data + name_len + 1, fits ? len : size);
-        *value = slice_from(out, target_decode(out, fits ? len : size, &broken));
-        return !fits ? "is too long" : broken ? "has a broken percent-escape" : NULL;
-    }
-    return NULL;
+        return slice_from(NULL, 0);
+    return slice_from(mark + 1, target.len - (size_t)(mark + 1 - target.data));
+}
+
+bool target_next_argument(struct slice *query, struct target_argument *argument)
+{
+    if (!query->data)
+        return false;
+    const char *end = query->len ? memchr(query->data, '&', query->len) : NULL;
+    size_t len = end ? (size_t)(end - query->data) : query->len;
+    const char *sign = len ? memchr(query->data, '=', len) : NULL;
+    size_t name_len = sign ? (size_t)(sign - query->data) : len;
+
+    argument->name = slice_from(query->data, name_len);
+    argument->value = sign ? slice_from(sign + 1, len - name_len - 1) : slice_from(NULL, 0);
+    *query = end ? slice_from(end + 1, query->len - len - 1) : slice_from(NULL, 0);
+    return true;
 }

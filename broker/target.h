@@ -18,9 +18,15 @@ struct slice target_path(struct slice target);
 /* Decodes percent-escapes in place and returns the new length. Broken ones stay as they are and set `*broken`. */
 size_t target_decode(char *text, size_t len, bool *broken);
 
-/* The first argument `name` of the query, decoded into `out`; {NULL, 0} when there is none. Returns NULL, or what is wrong
- * with the argument, for "NAME: …"; then `*value` holds as much as fits. */
-const char *target_argument(struct slice target, const char *name, char *out, size_t size,
-                            struct slice *value);
+/* What stands behind the "?"; empty when there is none. */
+struct slice target_query(struct slice target);
+
+/* One argument of a query, as it was sent. */
+struct target_argument {
+    struct slice name, value; /* value: {NULL, 0} without an "=" */
+};
+
+/* Takes the next argument off `query`: NAME=VALUE, NAME, or nothing at all between two "&". False at the end. */
+bool target_next_argument(struct slice *query, struct target_argument *argument);
 
 #endif

@@ -194,6 +194,7 @@ static bool watch(struct workers *workers, unsigned *number)
                                    .tv_nsec = (long)(wait_ms % 1000 * 1000000)};
         on_signal(workers, sigtimedwait(&workers->signals, NULL, &timeout));
         reap(workers);
+        log_resume();
     }
     return false;
 }

@@ -69,7 +69,7 @@ static const struct web_asset *find_asset(struct slice target)
 static bool is_connect(const struct config *config, struct slice target)
 {
     struct slice path = target_path(target);
-    char text[ARGUMENT_MAX];
+    char text[1024];
     bool broken = false;
 
     if (path.len > sizeof text)
@@ -79,30 +79,24 @@ static bool is_connect(const struct config *config, struct slice target)
     return !broken && connect_is_path(config, path);
 }
 
-/* What /connect's arguments say. */
-static enum route_result match_connect(struct ws_server *server, struct slice target, struct route_match *match)
-{
-    char user_text[ARGUMENT_MAX], session_text[ARGUMENT_MAX];
-    struct slice user, session;
-    const char *wrong_user = target_argument(target, "user", user_text, sizeof user_text, &user);
-    const char *wrong_session = target_argument(target, "session", session_text, sizeof session_text, &session);
-
-    if (wrong_user || wrong_session) {
-        snprintf(match->problem, sizeof match->problem, "%s: %s", wrong_user ? "user" : "session",
-                 wrong_user ? wrong_user : wrong_session);
-        return ROUTE_BAD_PARAMETER;
-    }
-    return connect_match(server->options.connect, user, session, match);
-}
-
 static enum route_result match_target(struct ws_server *server, struct ws_verdict *verdict)
 {
-    struct slice target = verdict->target;
+    struct slice target = verdict->target, query = target_query(target);
     enum route_result result = route_match(server->config, target.data, target.len, false, &verdict->match);
+    bool connect = result == ROUTE_NOT_FOUND && is_connect(server->config, target);
+    const char *wrong = NULL;
 
-    if (result == ROUTE_NOT_FOUND && is_connect(server->config, target))
-        result = match_connect(server, target, &verdict->match);
-    return result;
+    if (connect)
+        wrong = connect_parse(query, &verdict->arguments);
+    else if (result == ROUTE_OK)
+        wrong = connect_parse_since(query, &verdict->arguments);
+    if (wrong) {
+        snprintf(verdict->match.problem, sizeof verdict->match.problem, "%s", wrong);
+        return ROUTE_BAD_PARAMETER;
+    }
+    if (connect)
+        connect_match(server->options.connect, &verdict->arguments, &verdict->match);
+    return connect ? ROUTE_OK : result;
 }
 
 /* False, and the verdict is an answer, when the target is no session's. */
@@ -254,21 +248,6 @@ static bool check_room(struct ws_server *server, struct ws_verdict *verdict)
     return false;
 }
 
-/* ?since=EPOCH:OFFSET, or nothing behind the "=" for everything. */
-static void read_since(struct ws_verdict *verdict)
-{
-    struct slice since;
-
-    /* The session says what is wrong with it. */
-    (void)target_argument(verdict->target, "since", verdict->argument, sizeof verdict->argument, &since);
-    const char *colon = since.len ? memchr(since.data, ':', since.len) : NULL;
-    verdict->since = since.data != NULL;
-    if (!colon)
-        return;
-    verdict->since_epoch = slice_from(since.data, (size_t)(colon - since.data));
-    verdict->since_offset = slice_from(colon + 1, since.len - verdict->since_epoch.len - 1);
-}
-
 static void judge_upgrade(struct ws_server *server, const struct http_head *head, struct ws_verdict *verdict)
 {
     bool repeated;
@@ -279,13 +258,11 @@ static void judge_upgrade(struct ws_server *server, const struct http_head *head
     verdict->agent = http_head_field(head, "user-agent", &repeated);
     if (!verdict->agent.data || !utf8_valid(verdict->agent.data, verdict->agent.len))
         verdict->agent = slice_text("");
-    read_since(verdict);
 }
 
 void ws_admission_judge(struct ws_server *server, const struct http_head *head, struct ws_verdict *verdict)
 {
     memset(verdict, 0, offsetof(struct ws_verdict, match));
-    verdict->since_epoch = verdict->since_offset = slice_from(NULL, 0);
     verdict->target = strip_origin(head->target);
     verdict->only_head = slice_is(head->method, "HEAD");
     if (!verdict->only_head && !slice_is(head->method, "GET"))

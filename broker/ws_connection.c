@@ -498,9 +498,9 @@ int ws_connection_established(struct ws_server *server, struct lws *wsi)
         .face = ws->verdict->face,
         .remote = ws->remote,
         .agent = ws->verdict->agent,
-        .since = ws->verdict->since,
-        .since_epoch = ws->verdict->since_epoch,
-        .since_offset = ws->verdict->since_offset,
+        .since = ws->verdict->arguments.since,
+        .since_epoch = ws->verdict->arguments.since_epoch,
+        .since_offset = ws->verdict->arguments.since_offset,
     };
     /* Until the session is online nothing is read: what the client sends now waits, in order. */
     lws_rx_flow_control(wsi, 0);

@@ -30,7 +30,6 @@
 struct web_asset;
 
 enum {
-    ARGUMENT_MAX = 1024,     /* of one argument of a query */
     WS_SCRATCH_SIZE = 65536, /* of libwebsockets' buffer, too; and the most that head_limit can be */
     WS_KEY_LEN = 24,         /* of a Sec-WebSocket-Key: 16 bytes in base64 */
 };
@@ -88,9 +87,7 @@ struct ws_verdict {
     struct route_match match;
     enum face face;
     struct slice target, key, agent;
-    bool since;
-    struct slice since_epoch, since_offset;
-    char argument[ARGUMENT_MAX]; /* what since_… point into */
+    struct connect_arguments arguments;
 };
 
 void ws_admission_judge(struct ws_server *server, const struct http_head *head, struct ws_verdict *verdict);

@@ -120,14 +120,32 @@ static void write_escaped(struct buffer *out, const char *text)
     }
 }
 
+/* Appends the URL's own query, without its "since" when that is known better. Returns what begins the next argument. */
+static const char *write_query(const char *query, bool without_since, struct buffer *out)
+{
+    static const char since[] = "since";
+    const char *before = "?";
+
+    while (query) {
+        size_t len = strcspn(query, "&"), name = strcspn(query, "=&");
+        if (!without_since || name != sizeof since - 1 || memcmp(query, since, name) != 0) {
+            buffer_printf(out, "%s%.*s", before, (int)len, query);
+            before = "&";
+        }
+        query = query[len] ? query + len + 1 : NULL;
+    }
+    return before;
+}
+
 /* The path of the next connection: what the session's own address missed is asked for in the URL. */
 static const char *write_path(struct swb_client *client, struct buffer *out)
 {
+    bool recovers = client->own.known && !client->options.no_recovery;
+
     buffer_append_text(out, client->url.path);
-    if (client->url.query)
-        buffer_printf(out, "?%s", client->url.query);
-    if (client->own.known && !client->options.no_recovery) {
-        buffer_append_text(out, client->url.query ? "&since=" : "?since=");
+    const char *before = write_query(client->url.query, recovers, out);
+    if (recovers) {
+        buffer_printf(out, "%ssince=", before);
         if (client->own.epoch && client->own.offset) {
             write_escaped(out, client->own.epoch);
             buffer_append_text(out, "%3A");

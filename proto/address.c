@@ -1,6 +1,6 @@
 #include "proto/address.h"
 
-#include "base/utf8.h"
+#include "base/printable.h"
 
 #include <string.h>
 
@@ -38,12 +38,29 @@ const char *address_check_name(struct slice name)
         return "the name is empty";
     if (name.len > ADDRESS_NAME_MAX)
         return "the name is longer than 255 bytes";
-    if (!utf8_valid(name.data, name.len))
+    switch (printable_check(name.data, name.len)) {
+    case PRINTABLE_NOT_UTF8:
         return "the name is not valid UTF-8";
-    for (size_t i = 0; i < name.len; i++)
-        if ((unsigned char)name.data[i] < 0x20 || name.data[i] == 0x7f)
-            return "the name holds a control character";
+    case PRINTABLE_HAS_CONTROL:
+        return "the name holds a control character";
+    case PRINTABLE_HAS_HIDDEN:
+        return "the name holds an invisible character";
+    case PRINTABLE_OK:
+        break;
+    }
     return NULL;
+}
+
+const char *address_check_exclusive(struct slice name)
+{
+    if (name.len && memchr(name.data, ADDRESS_SHARED_MARK, name.len))
+        return "~ is reserved for the names that shared sessions get";
+    return address_check_name(name);
+}
+
+bool address_is_key(struct slice name)
+{
+    return name.len && name.len <= ADDRESS_NAME_MAX;
 }
 
 const char *address_parse(struct slice text, struct address *address)

@@ -14,6 +14,9 @@
 
 enum address_kind { ADDRESS_SESSION, ADDRESS_USER, ADDRESS_TOPIC, ADDRESS_INSTANCE };
 
+/* Between a shared address's name and the id of the connection, in the name of a session there. */
+#define ADDRESS_SHARED_MARK '~'
+
 enum {
     ADDRESS_NAME_MAX = 255,                         /* bytes of UTF-8 */
     ADDRESS_MAX = ADDRESS_NAME_MAX + 9,             /* the longest kind is "instance:" */
@@ -32,9 +35,17 @@ const char *address_parse(struct slice text, struct address *address) __attribut
 /* The same for addresses from another instance: instance: is allowed too. */
 bool address_from_text(struct slice text, struct address *address) __attribute__((warn_unused_result));
 
-/* NULL when `name` can be an address's name (1 to ADDRESS_NAME_MAX bytes of UTF-8 without control
- * characters), otherwise a constant text that says what is wrong. */
+/* NULL when `name` can be an address's name (1 to ADDRESS_NAME_MAX bytes of UTF-8 without control characters
+ * and invisible ones, see base/printable.h), otherwise a constant text that says what is wrong. */
 const char *address_check_name(struct slice name);
+
+/* The same for a session's exclusive name, the one that a newer connection takes over: nobody may take a name of the form
+ * NAME~CONN, which a session of a shared address has for its own. */
+const char *address_check_exclusive(struct slice name);
+
+/* Whether a key can be made for it. Less than address_check_name() asks: what the registry holds, by whomever it was
+ * written, must be removable. */
+bool address_is_key(struct slice name);
 
 const char *address_kind_name(enum address_kind kind);
 

@@ -25,6 +25,8 @@ enum message_kind {
     MESSAGE_GONE = 8,   /* instead of a reply: the one asked disconnected; correlation: the request's id */
     MESSAGE_JOIN = 9,   /* a session appeared in the topic's presence; payload: its user */
     MESSAGE_LEAVE = 10, /* and disappeared */
+    MESSAGE_LATE = 11,  /* a reply that nobody waited for any more, back to the one who gave it; content and
+                           payload: the reply's; correlation: the request's id */
     MESSAGE_KIND_COUNT
 };
 
@@ -53,7 +55,8 @@ struct message_fields {
     struct slice correlation; /* may be empty */
     struct slice offset;      /* stored messages: the place in the address's history; otherwise empty */
     struct slice epoch;       /* stored messages: the history's life; otherwise empty */
-    uint64_t timeout_ms;      /* requests: how long the one who asked waits */
+    uint64_t timeout_ms; /* requests: how long the one who asked waits; replies: not 0 when one that comes too
+                                 late is to be sent back, a MESSAGE_LATE */
 };
 
 struct message {

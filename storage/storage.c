@@ -1,5 +1,7 @@
 #include "storage/storage.h"
 
+#include "proto/address.h"
+
 void storage_start(struct storage *storage, const struct storage_events *events,
                    const struct storage_instance *instance)
 {
@@ -96,6 +98,16 @@ void storage_presence_list(struct storage *storage, struct slice channel, size_t
 void storage_list_topics(struct storage *storage, size_t limit, struct storage_request *request)
 {
     storage->ops->list_topics(storage, limit, request);
+}
+
+bool storage_may_bear(const struct storage_session *session)
+{
+    struct slice name = session->name, conn = session->conn;
+
+    if (!name.len || !memchr(name.data, ADDRESS_SHARED_MARK, name.len))
+        return true;
+    return name.len > conn.len && name.data[name.len - conn.len - 1] == ADDRESS_SHARED_MARK &&
+           slice_equal(slice_from(name.data + name.len - conn.len, conn.len), conn);
 }
 
 void storage_register(struct storage *storage, const struct storage_session *session, struct slice notice,

@@ -223,11 +223,15 @@ struct storage_session {
 
 enum { STORAGE_REPLACED_NOBODY = 0, STORAGE_REPLACED_SOMEBODY = 1 };
 
+/* A name with a ~ belongs for ever to the connection behind its last ~, whose shared session it is: nobody else may
+ * register it, and nothing that stands in the registry can make that connection lose it. */
+bool storage_may_bear(const struct storage_session *session);
+
 /* Registers a session whose channel is already subscribed, and publishes `notice` (an envelope) on that
  * channel in the same script; an empty notice is not published. number: STORAGE_REPLACED_SOMEBODY when a
  * living subscriber other than this process, or another conn registered by this process, held the name. With
  * `restore`, a newer holder (by connected_at) is left alone: ERROR_CONFLICT; and nothing is published when
- * the entry was still ours. */
+ * the entry was still ours. ERROR_BAD_REQUEST: the name can't be this connection's. */
 void storage_register(struct storage *storage, const struct storage_session *session, struct slice notice,
                       bool restore, struct storage_request *request);
 

@@ -1,4 +1,5 @@
 // The page's texts in both languages, and the choice between them by the browser's language.
+import { visibleName } from "./visible.js";
 
 const texts = {
   en: {
@@ -281,9 +282,10 @@ const texts = {
 export const language = /^zh\b/i.test(navigator.language) ? "zh" : "en";
 export const locale = language === "zh" ? "zh-CN" : "en";
 
-// The text of a key, with {names} replaced; undefined for an unknown key.
+// The text of a key, with {names} replaced; undefined for an unknown key. What the values hide is shown.
 export function text(key, values = {}) {
-  return texts[language][key]?.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  const value = (whole, name) => (values[name] === undefined ? whole : visibleName(String(values[name] ?? whole)));
+  return texts[language][key]?.replace(/\{(\w+)\}/g, value);
 }
 
 export function translate(root) {

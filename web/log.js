@@ -1,5 +1,6 @@
 // A bounded log: the newest entries at the bottom, followed by the view unless the reader scrolled up.
 import { locale, text } from "./i18n.js";
+import { visibleText } from "./visible.js";
 
 const maxEntries = 1000;
 const maxCharacters = 20000; // of one entry, or a thousand large messages would bring the page down
@@ -46,7 +47,8 @@ export function createLog(list, frame) {
   }
 
   return {
-    // direction: in, out, info or error. Both texts are shown as they are, never as markup. Returns what changes the note.
+    // direction: in, out, info or error. Both texts are shown as they are, never as markup,
+    // and what they hide is shown, too. Returns what changes the note.
     add(direction, content, note = "") {
       if (!scrollPending) follow = atBottom();
       if (direction === "out") follow = true;
@@ -58,14 +60,14 @@ export function createLog(list, frame) {
       child(entry, "span", "hidden-label", text(direction));
       const body = document.createElement("div");
       body.className = "body";
-      child(body, "span", "text", content.slice(0, maxCharacters)).dir = "auto";
+      child(body, "span", "text", visibleText(content.slice(0, maxCharacters))).dir = "auto";
       if (content.length > maxCharacters)
         note = text("shortened", { characters: content.length.toLocaleString(locale) });
       let noted = null;
       const setNote = (content) => {
         if (!content && !noted) return;
         noted ??= child(body, "span", "note", "");
-        noted.textContent = content;
+        noted.textContent = visibleText(content);
       };
       setNote(note);
       entry.append(body);

@@ -2,6 +2,7 @@
 import { text } from "./i18n.js";
 import { createLog } from "./log.js";
 import { describeBinary, explainClose, fitHeight, isFriendlyClose } from "./show.js";
+import { visibleName } from "./visible.js";
 
 const segment = encodeURIComponent;
 
@@ -102,7 +103,7 @@ export function start(panel, parameters) {
     mine.addEventListener("close", ({ code, reason }) => {
       socket = null;
       const direction = isFriendlyClose(code) ? "info" : "error";
-      log.add(direction, `${text("closed")} ${code} ${reason}`.trimEnd(), explainClose(code, wasOpen));
+      log.add(direction, `${text("closed")} ${code} ${visibleName(reason)}`.trimEnd(), explainClose(code, wasOpen));
       showState("closed");
     });
   }

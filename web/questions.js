@@ -1,6 +1,7 @@
 // Requests to this window: each a card with a field for the answer, until somebody answers or nobody waits any more.
 import { text } from "./i18n.js";
 import { describe, make } from "./show.js";
+import { visibleText } from "./visible.js";
 
 // region: where the cards are. Returns a handler for Client.serve(). on: answered(request, answer), refused(request) and
 // abandoned(request).
@@ -26,7 +27,8 @@ export function createQuestions(region, on) {
     const refuse = make("button", "", text("refuse"));
     refuse.type = "button";
     const title = make("p", "from", text("question", { from: request.from ?? text("operator") }));
-    const body = make("p", "text", content || text("emptyText"));
+    const body = make("p", "text", visibleText(content) || text("emptyText"));
+    body.dir = "auto";
     const card = make("form", "question", title, body);
     if (note) card.append(make("p", "note", note));
     card.append(make("div", "row", answer, reply, refuse));

@@ -5,6 +5,7 @@ import { createQuestions } from "./questions.js";
 import { describe, explainClose, fitHeight, isFriendlyClose } from "./show.js";
 import { Client, SwitchboardError } from "./switchboard.js";
 import { createTopics } from "./topics.js";
+import { isVisible, visibleName } from "./visible.js";
 
 const maxAddresses = 50; // offered for completion
 const askTimeout = 60000; // a person answers
@@ -46,7 +47,7 @@ export function start(panel, parameters) {
     for (const id of ["disconnect", "subscribe", "send", "publish", "request", "history", "presence"])
       get(id).disabled = state === "closed";
     get("who").hidden = state === "closed" || !client?.session;
-    get("you").textContent = client?.session ? `session:${client.session}` : "";
+    get("you").textContent = client?.session ? visibleName(`session:${client.session}`) : "";
     // A button that was just disabled would swallow the keyboard: hand the focus on.
     if (focused?.disabled && panel.contains(focused))
       (state === "closed" ? get("connect") : get("topic")).focus();
@@ -54,12 +55,13 @@ export function start(panel, parameters) {
 
   function showError(error, note = "") {
     const known = text(`error_${error.name}`);
-    log.add("error", known ?? text("error_other"), notes(note, error.text ?? error.message));
+    log.add("error", known ?? text("error_other"), notes(note, visibleName(error.text ?? error.message ?? "")));
   }
 
   function offer(address) {
     const offered = get("addresses");
-    if (!address || [...offered.options].some(({ value }) => value === address)) return;
+    // One that looks like another is not offered.
+    if (!address || !isVisible(address) || [...offered.options].some(({ value }) => value === address)) return;
     const option = document.createElement("option");
     option.value = address;
     offered.prepend(option);
@@ -113,14 +115,14 @@ export function start(panel, parameters) {
       log.add(
         "info",
         text("lost", { code, seconds }),
-        notes(explainClose(code, previous === "online"), reason),
+        notes(explainClose(code, previous === "online"), reason && visibleName(reason)),
       );
     }
     if (state === "stopped") {
       client = null;
       topics.clear();
       showState("closed");
-      const said = code === 1000 ? "" : reason;
+      const said = code === 1000 || !reason ? "" : visibleName(reason);
       log.add(
         isFriendlyClose(code) ? "info" : "error",
         `${text("closed")} ${code} ${said}`.trimEnd(),
@@ -228,7 +230,7 @@ export function start(panel, parameters) {
       log.add("in", content, notes(text("from", { from: reply.from ?? to }), kind));
     } catch (error) {
       note(notes(text("toMe", { to }), text("notAnswered")));
-      showError(error, to);
+      showError(error, visibleName(to));
     }
   }
 
@@ -241,7 +243,7 @@ export function start(panel, parameters) {
         await act(address.value);
       } catch (error) {
         if (!(error instanceof SwitchboardError)) throw error;
-        showError(error, address.value);
+        showError(error, visibleName(address.value));
       }
     };
   }
@@ -259,7 +261,7 @@ export function start(panel, parameters) {
     log.add(
       "info",
       text("presenceOf", { address, count: count.toLocaleString(locale) }),
-      sessions.map(({ session }) => session).join(", "),
+      sessions.map(({ session }) => visibleName(session)).join(", "),
     );
   }
 

@@ -1,6 +1,7 @@
 // The list of subscriptions, each with who is present on its topic.
 import { text } from "./i18n.js";
 import { make } from "./show.js";
+import { visibleName } from "./visible.js";
 
 function isPattern(topic) {
   const tokens = topic.split(".");
@@ -20,7 +21,7 @@ export function createTopics(list, on) {
     try {
       const { count, sessions } = await client.presence(`topic:${topic}`);
       const names = sessions.slice(0, 20).map(({ session }) => {
-        const name = make("button", "person", session);
+        const name = make("button", "person", visibleName(session));
         name.type = "button";
         name.addEventListener("click", () => on.choose(`session:${session}`));
         return name;
@@ -39,7 +40,7 @@ export function createTopics(list, on) {
   }
 
   function createItem(topic, leave) {
-    const name = make("button", "topic", topic);
+    const name = make("button", "topic", visibleName(topic));
     name.type = "button";
     name.addEventListener("click", () => on.choose(`topic:${topic}`));
     const end = make("button", "quiet unsubscribe", "✕");

@@ -50,20 +50,10 @@ static char *cell_text(json_t *value)
     return json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
 }
 
-/* Columns on a terminal, not bytes: characters of UTF-8 count as one. */
-static int text_width(const char *text)
-{
-    int width = 0;
-
-    for (; *text; text++)
-        width += ((unsigned char)*text & 0xc0) != 0x80;
-    return width;
-}
-
 static void print_cell(const char *text, int width)
 {
-    print_safe(text, strlen(text));
-    for (int i = text_width(text); i < width; i++)
+    print_name(text);
+    for (int i = name_width(text); i < width; i++)
         putchar(' ');
 }
 
@@ -87,10 +77,10 @@ static size_t find_columns(json_t *list, const char *names[static COLUMNS_MAX],
                 continue;
             if (i == count) {
                 names[count] = name;
-                widths[count++] = text_width(name);
+                widths[count++] = name_width(name);
             }
             char *text = cell_text(value);
-            int width = text ? text_width(text) : 0;
+            int width = text ? name_width(text) : 0;
             widths[i] = width > widths[i] ? width : widths[i];
             free(text);
         }
@@ -134,8 +124,10 @@ static void print_lines(json_t *object, const char *before)
             continue;
         }
         char *text = cell_text(value);
-        printf("%s%s: ", before, name);
-        print_safe(text ? text : "", text ? strlen(text) : 0);
+        print_name(before);
+        print_name(name);
+        fputs(": ", stdout);
+        print_name(text ? text : "");
         putchar('\n');
         free(text);
     }
@@ -145,8 +137,10 @@ static void print_json(json_t *value)
 {
     char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
 
-    if (text)
-        puts(text);
+    if (text) {
+        print_json_text(text, strlen(text));
+        putchar('\n');
+    }
     free(text);
 }
 

@@ -40,7 +40,7 @@ static void print_present_json(const struct swb_result *result)
         json_write_field(&line, "user", present->user);
         buffer_append_text(&line, "}\n");
         if (!line.failed)
-            fwrite(line.data, 1, line.len, stdout);
+            print_json_text(line.data, line.len);
     }
     buffer_close(&line);
 }
@@ -57,10 +57,10 @@ static void on_presence(struct swb_client *client, const struct swb_result *resu
     } else {
         for (size_t i = 0; i < result->present_count; i++) {
             const struct swb_present *present = &result->present[i];
-            print_safe(present->session, strlen(present->session));
+            print_name(present->session);
             if (present->user) {
                 putchar('\t');
-                print_safe(present->user, strlen(present->user));
+                print_name(present->user);
             }
             putchar('\n');
         }

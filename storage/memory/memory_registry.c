@@ -14,7 +14,7 @@ bool memory_session_holds(const struct registry_session *session, struct slice c
 
 static bool valid(const struct storage_session *session)
 {
-    return address_check_name(session->name) == NULL && session->conn.len &&
+    return storage_may_bear(session) && address_check_name(session->name) == NULL && session->conn.len &&
            (!session->user.len || address_check_name(session->user) == NULL);
 }
 

@@ -191,7 +191,7 @@ static void on_removed(void *data, const struct redis_reply *reply, int error)
         struct slice name = slice_from(removal->name, removal->name_len);
         struct slice user = redis_reply_text(reply, 0);
         reap->removed++;
-        if (address_check_name(user) == NULL) {
+        if (address_is_key(user)) {
             const struct slice args[] = {name, reap_id(reap)};
             struct redis_key key;
             redis_key_address(storage, &key, ADDRESS_USER, user);
@@ -253,7 +253,7 @@ static void on_scanned(void *data, const struct redis_reply *reply, int error)
             continue;
         redis_bulk_append(&reap->names, name);
         reap->name_count++;
-        if (address_check_name(name) == NULL)
+        if (address_is_key(name))
             remove_session(reap, name);
     }
     replied(reap, 0, remove_names);

@@ -155,7 +155,7 @@ void redis_registry_forget(struct redis_storage *storage, struct redis_task *tas
     struct redis_key key;
     const struct slice args[] = {name, instance};
 
-    if (address_check_name(user) != NULL)
+    if (!address_is_key(user))
         return;
     redis_key_address(storage, &key, ADDRESS_USER, user);
     if (task)
@@ -240,6 +240,11 @@ static void on_registered(void *data, const struct redis_reply *reply, int error
         redis_task_replied(task, ERROR_CONFLICT);
         return;
     }
+    if (redis_reply_integer(reply, 0) == 2) {
+        let_go(registration);
+        redis_task_replied(task, ERROR_BAD_REQUEST);
+        return;
+    }
     if (contest_end(registration) &&
         !held_add(task->storage, registration->name, registration->conn, registration->user))
         task->error = ERROR_NO_MEMORY;
@@ -312,11 +317,19 @@ static int check(struct redis_storage *storage, const struct storage_session *se
     return storage->storage.state == STORAGE_UP ? 0 : ERROR_UNAVAILABLE;
 }
 
+/* The same for a session that is to be registered. */
+static int check_new(struct redis_storage *storage, const struct storage_session *session)
+{
+    int error = check(storage, session);
+
+    return error || storage_may_bear(session) ? error : ERROR_BAD_REQUEST;
+}
+
 void redis_registry_register(struct storage *base, const struct storage_session *session, struct slice notice,
                              bool restore, struct storage_request *request)
 {
     struct redis_storage *storage = redis_storage_of(base);
-    int error = check(storage, session);
+    int error = check_new(storage, session);
     struct held *old = held_find(storage, session->name);
     bool retook = old && !slice_equal(held_conn(old), session->conn);
     bool contest = retook && restore;

@@ -151,7 +151,7 @@ static inline struct slice redis_key_slice(const struct redis_key *key)
     return slice_from(key->text, key->len);
 }
 
-/* The key of an address: PREFIX session:{NAME}. The name must have passed address_check_name(). */
+/* The key of an address: PREFIX session:{NAME}. The name must have passed address_is_key(). */
 void redis_key_address(const struct redis_storage *storage, struct redis_key *key, enum address_kind kind,
                        struct slice name);
 void redis_key_members(const struct redis_storage *storage, struct redis_key *key, struct slice instance);

@@ -1,6 +1,7 @@
 """The page's second tab, in two windows on two brokers: topics, requests, history, presence, and how connections end."""
 
 import pytest
+from lib import StructuredClient
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -413,3 +414,21 @@ def test_the_library_is_served(browser, page_url):
         "  await client.close(); done([payload, client.state]); }, (error) => done(String(error)))"
     )
     assert loaded == [42, "stopped"]
+
+
+def test_what_nobody_sees_is_shown(browser, windows, page_url):
+    """A name that looks like another, a text that turns its line around."""
+    windows("server")
+    host = page_url.split("//")[1].rstrip("/")
+    with StructuredClient(f"ws://{host}/connect?user=serv%E2%80%8Der") as other:
+        other.call("send", to="session:server", text="a\u202eb\nc")
+        wait_entries(browser, "in", ["a\\u{202e}b\nc"])
+        assert "session:serv\\u{200d}er~" in note(browser, "in")
+        other.post("request", to="session:server", text="pay\u2066?", timeout=60000)
+        wait_question(browser, "pay\\u{2066}?")
+        assert "serv\\u{200d}er~" in browser.find_element(By.CSS_SELECTOR, ".question .from").text
+        assert "\u200d" not in browser.find_element(By.CSS_SELECTOR, "#s-questions").text
+    with StructuredClient(f"ws://{host}/connect?user=%D7%90%D7%91") as other:
+        other.call("send", to="session:server", text="hi")
+        wait_note(browser, "in", "\u2068session:אב~")
+    assert problems(browser) == []

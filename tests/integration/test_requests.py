@@ -302,12 +302,53 @@ def test_a_plain_client_answers_with_its_next_message(connect, connect_plain, fa
 
 
 @both
-def test_a_plain_client_answers_the_oldest_question_first(connect, connect_plain, face, name):
+def test_a_plain_client_is_asked_one_thing_at_a_time(connect, connect_plain, face, name):
+    """Its next message can answer only one."""
+    askers, target = [connect(i, "/connect", face) for i in range(2)], connect_plain(1, f"/asked/{name}")
+    for i in range(3):
+        number = askers[0].post("request", to=f"session:{name}", text=f"first {i}", timeout=60000)
+        assert target.recv() == f"first {i}"
+        for asker in askers:
+            error = asker.fails("request", to=f"session:{name}", text="second", timeout=60000)
+            assert error.name == "refused" and error.text.startswith("busy")
+        target.expect_nothing()
+        target.send(f"answer {i}")
+        assert askers[0].result(number)["text"] == f"answer {i}"
+
+
+@both
+def test_what_a_plain_client_says_is_an_answer_or_not(peers, connect, connect_plain, face, name):
+    """At the deadline, too, when it is on its way as the one who asked gives up: each message is heard once, as one or the other."""
     asker, target = connect(0, "/connect", face), connect_plain(1, f"/asked/{name}")
-    numbers = asker.post_all([("request", {"to": f"session:{name}", "text": str(i)}) for i in range(10)])
-    assert target.recv_many(10) == [str(i) for i in range(10)]
-    target.send(*(f"answer {i}" for i in range(10)))
-    assert [asker.result(number)["text"] for number in numbers] == [f"answer {i}" for i in range(10)]
+    listener = connect(2, f"/topics/said-by-{name}", face)
+    answers, said, count = [], [], 60
+    for i in range(count):
+        number = asker.post("request", to=f"session:{name}", text="?", timeout=20)
+        if target.recv() != "?":
+            raise AssertionError("it was asked")
+        time.sleep(0.012 + 0.016 * (i % 20) / 20)  # from well before the deadline to well after it
+        target.send(str(i))
+        try:
+            answers.append(int(asker.result(number)["text"]))
+        except CommandError as error:
+            assert error.name == "timeout"
+            said.append(int(listener.message()["text"]))
+    listener.expect_nothing()
+    assert sorted(answers + said) == list(range(count))
+    assert answers and said
+
+
+@both
+def test_an_answer_to_one_who_is_gone_is_an_ordinary_message(peers, connect, connect_plain, face, name):
+    target, listener = connect_plain(1, f"/asked/{name}"), connect(2, f"/topics/said-by-{name}", face)
+    for i in range(20):
+        asker = connect(0, "/connect", face)
+        asker.post("request", to=f"session:{name}", text="?", timeout=60000)
+        assert target.recv() == "?"
+        asker.abort()
+        time.sleep(0.001 * (i % 5))
+        target.send(str(i))
+        assert listener.message()["text"] == str(i)
 
 
 @both
@@ -317,8 +358,6 @@ def test_a_plain_client_whose_question_is_over(connect, connect_plain, face, nam
     listener = connect(0, f"/topics/said-by-{name}", face)
     assert asker.fails("request", to=f"session:{name}", text="?", timeout=200).name == "timeout"
     assert target.recv() == "?"
-    listener.barrier()
-    time.sleep(0.2)  # a plain client is told nothing, so there is nothing to wait for
     target.send("said")
     assert listener.message()["text"] == "said"
 

@@ -39,7 +39,8 @@ static void test_parse_refuses(void **state)
     static const char *const texts[] = {"",          "bob",        "session",      ":bob",
                                         "session:",  "Session:x",  "instance:a1",  "sessions:x",
                                         "user:a\nb", "user:\x7f",  "user:\xff",    " session:x",
-                                        "topic:\t",  "topic:\xc3", "user:\xc0\x80"};
+                                        "topic:\t",  "topic:\xc3", "user:\xc0\x80",
+                                        "user:a\xc2\x80", "user:\xe2\x80\xae", "topic:\xe2\x81\xa6", "session:\xef\xbb\xbf"};
     struct address address;
 
     (void)state;
@@ -47,6 +48,17 @@ static void test_parse_refuses(void **state)
         assert_non_null(address_parse(slice_text(texts[i]), &address));
     assert_non_null(address_parse(slice_from("user:a\0b", 8), &address));
     assert_non_null(address_parse(slice_from(NULL, 0), &address));
+}
+
+static void test_exclusive_names(void **state)
+{
+    (void)state;
+    assert_null(address_check_exclusive(slice_text("bob")));
+    assert_non_null(address_check_exclusive(slice_text("")));
+    assert_non_null(address_check_exclusive(slice_text("bob~k3f9")));
+    assert_non_null(address_check_exclusive(slice_text("~")));
+    assert_non_null(address_check_exclusive(slice_text("a~")));
+    assert_null(address_check_name(slice_text("bob~k3f9")));
 }
 
 static void test_longest_name(void **state)
@@ -83,7 +95,7 @@ static void test_channels(void **state)
         {"\xc2\xa0", "session:{%C2%A0}"},           /* no-break space */
         {"\xe3\x80\x80x", "session:{%E3%80%80x}"},  /* ideographic space */
         {"\xe2\x80\x83", "session:{%E2%80%83}"},    /* em space */
-        {"\xe2\x80\x8b", "session:{\xe2\x80\x8b}"}, /* zero width space: not whitespace in Unicode */
+        {"\xe2\x80\x8d", "session:{\xe2\x80\x8d}"}, /* zero width joiner: no whitespace */
         {"\xe2\x82\xac\xc2\xa9", "session:{€©}"},   /* neighbours of the spaces */
         {"\xf0\x9f\x90\x98", "session:{\xf0\x9f\x90\x98}"},
     };
@@ -157,6 +169,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parse),
         cmocka_unit_test(test_parse_refuses),
+        cmocka_unit_test(test_exclusive_names),
         cmocka_unit_test(test_longest_name),
         cmocka_unit_test(test_channels),
         cmocka_unit_test(test_every_byte_survives_the_channel),

@@ -485,6 +485,17 @@ static void test_logfmt(void **state)
     assert_non_null(strstr(last_line, " k=\"a=b\" l=x:{y} min=-9223372036854775808\n"));
 }
 
+/* Whatever a client, Redis or an operator calls itself, a line shows it. */
+static void test_log_shows_what_is_hidden(void **state)
+{
+    (void)state;
+    for (int format = 0; format < 2; format++) {
+        log_set_format(format ? LOG_FORMAT_JSON : LOG_FORMAT_LOGFMT);
+        log_info("x", log_str("k", "a\xc2\x9b\xe2\x80\xae\xe2\x80\x8d\xf3\xa0\x81\x81\xef\xbb\xbf\xc3\xab"));
+        assert_non_null(strstr(last_line, "\"a\\u009b\\u202e\\u200d\\udb40\\udc41\\ufeff\xc3\xab\""));
+    }
+}
+
 static void test_log_json(void **state)
 {
     (void)state;
@@ -523,7 +534,7 @@ static void test_log_levels(void **state)
 /* Whatever the lengths, a line is whole: one newline at its end, quotes closed, no character cut in two. */
 static void test_long_lines_are_cut(void **state)
 {
-    static const char *const fills[] = {"x", "\"", "\n", "\xc3\xab", "\xf0\x9f\x90\x98", "\xff", "x y"};
+    static const char *const fills[] = {"x", "\"", "\n", "\xc3\xab", "\xf0\x9f\x90\x98", "\xff", "x y", "\xe2\x80\xae", "\xf3\xa0\x81\x81"};
     char text[3000];
 
     (void)state;
@@ -582,6 +593,7 @@ int main(void)
         cmocka_unit_test(test_utf8_table),
         cmocka_unit_test(test_utf8_every_character),
         LOG_TEST(test_logfmt),
+        LOG_TEST(test_log_shows_what_is_hidden),
         LOG_TEST(test_log_json),
         LOG_TEST(test_log_levels),
         LOG_TEST(test_long_lines_are_cut),

@@ -585,6 +585,26 @@ static void the_own_address_is_recovered_by_the_url(void **state)
     world_close(&world);
 }
 
+/* The broker takes no argument twice. */
+static void the_urls_own_place_is_replaced(void **state)
+{
+    struct world world;
+
+    (void)state;
+    world_open(&world, NULL);
+    size_t len = strlen(world.broker.url);
+    snprintf(world.broker.url + len, sizeof world.broker.url - len, "?since=&user=a+b&sinc=&since");
+    world.broker.address = "user:bob";
+    world_connect(&world);
+    assert_string_equal(world.broker.path, "/connect?since=&user=a+b&sinc=&since");
+    broker_say(&world.broker,
+               "{\"push\":\"message\",\"to\":\"user:bob\",\"data\":1,\"epoch\":\"e\",\"offset\":\"6-1\"}");
+    AWAIT(world.base, world.messages);
+    come_back(&world);
+    assert_string_equal(world.broker.path, "/connect?user=a+b&sinc=&since=e%3A6-1");
+    world_close(&world);
+}
+
 static void requests_are_answered_once(void **state)
 {
     static const char push[] =
@@ -781,6 +801,7 @@ int main(void)
         cmocka_unit_test(a_subscription_knows_its_position_and_recovers),
         cmocka_unit_test(unsubscribing_ends_a_subscription_under_way),
         cmocka_unit_test(the_own_address_is_recovered_by_the_url),
+        cmocka_unit_test(the_urls_own_place_is_replaced),
         cmocka_unit_test(requests_are_answered_once),
         cmocka_unit_test(a_request_brings_its_reply),
         cmocka_unit_test(stopping_from_another_thread_ends_all_calls),

@@ -341,6 +341,45 @@ static void test_memory_is_short(void **state)
     assert_int_equal(outcome.error, ERROR_REFUSED);
 }
 
+/* A plain session's answer that nobody waits for goes back to it. */
+static void a_late_answer_goes_back(void **state)
+{
+    struct message_fields fields = {.kind = MESSAGE_REPLY,
+                                    .content = CONTENT_BINARY,
+                                    .from = slice_text("session:bob"),
+                                    .to = slice_text("session:asker"),
+                                    .correlation = slice_text("k.1"),
+                                    .payload = slice_text("late"),
+                                    .timeout_ms = 1},
+                          sent;
+
+    (void)state;
+    ask(ADDRESS_SESSION);
+    assert_true(published(ERROR_NONE, 1));
+    requests_on_answer(requests, &fields);
+    expect(ERROR_NONE, "late");
+    assert_null(fake_storage_next(fake, FAKE_PUBLISH));
+    requests_on_answer(requests, &fields);
+    struct fake_call *call = fake_storage_next(fake, FAKE_PUBLISH);
+    assert_non_null(call);
+    assert_string_equal(call->channel, "session:{bob}");
+    assert_null(envelope_decode(slice_from(call->bytes, call->len), &sent));
+    assert_int_equal(sent.kind, MESSAGE_LATE);
+    assert_int_equal(sent.content, CONTENT_BINARY);
+    assert_true(slice_is(sent.payload, "late") && slice_is(sent.correlation, "k.1"));
+    assert_true(published(ERROR_NONE, 0));
+    /* Nothing else does. */
+    fields.kind = MESSAGE_REFUSED;
+    requests_on_answer(requests, &fields);
+    fields.kind = MESSAGE_REPLY;
+    fields.timeout_ms = 0;
+    requests_on_answer(requests, &fields);
+    fields.timeout_ms = 1;
+    fields.from = slice_text("nobody");
+    requests_on_answer(requests, &fields);
+    assert_null(fake_storage_next(fake, FAKE_PUBLISH));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -356,6 +395,7 @@ int main(void)
         TEST(test_all_of_a_user_leave),
         TEST(test_a_look_up_that_fails_decides_nothing),
         TEST(test_answers_to_nothing),
+        TEST(a_late_answer_goes_back),
         TEST(test_an_end_with_open_requests),
         TEST(test_memory_is_short),
     };

@@ -721,21 +721,108 @@ static void no_more_subscriptions_than_the_limit(void **state)
     expect_gone();
 }
 
-/* A plain session that may be asked: the answers go in the order of the questions. */
+/* The channel of the next message on its way to the bus, which is taken by `receivers`; "" when there is none. */
+static const char *next_publish(int64_t receivers, struct message_fields *fields)
+{
+    static char channel[CHANNEL_MAX];
+    struct fake_call *call = fake_storage_next(fixture.fake, FAKE_PUBLISH);
+
+    if (!call)
+        return "";
+    snprintf(channel, sizeof channel, "%s", call->channel);
+    if (fields)
+        assert_null(envelope_decode(slice_from(call->bytes, call->len), fields));
+    if (fields)
+        *fields = (struct message_fields){.kind = fields->kind, .content = fields->content, .timeout_ms = fields->timeout_ms};
+    assert_true(answer(FAKE_PUBLISH, ERROR_NONE, receivers));
+    return channel;
+}
+
+static void send_back(const char *name, const char *id, const char *text)
+{
+    char channel[CHANNEL_MAX];
+
+    snprintf(channel, sizeof channel, "session:{%s}", name);
+    deliver(channel, (struct message_fields){.kind = MESSAGE_LATE,
+                                             .from = slice_text("session:asker"),
+                                             .payload = slice_text(text),
+                                             .correlation = slice_text(id)});
+}
+
+/* A plain session that may be asked, one thing at a time. */
 static void a_plain_session_answers(void **state)
+{
+    struct client *c = client_open_online(&fixture, "/asked/amy");
+    struct message_fields sent;
+
+    (void)state;
+    ask("amy", "r1", 5000);
+    assert_string_equal(received(c), "|");
+    for (int i = 0; i < 3; i++) {
+        ask("amy", "r2", 5000);
+        assert_string_equal(next_publish(1, &sent), "session:{asker}");
+        assert_int_equal(sent.kind, MESSAGE_REFUSED);
+        assert_string_equal(received(c), "");
+    }
+    client_send(c, "text");
+    assert_string_equal(next_publish(1, &sent), "session:{asker}");
+    assert_int_equal(sent.kind, MESSAGE_REPLY);
+    assert_true(sent.timeout_ms != 0);
+    client_send(c, "text");
+    assert_string_equal(next_publish(1, NULL), "topic:{said}");
+    ask("amy", "r3", 5000);
+    assert_string_equal(received(c), "|");
+    client_send(c, "text");
+    assert_string_equal(next_publish(1, NULL), "session:{asker}");
+    expect_gone();
+}
+
+/* What was no answer, since nobody waited for it any more, is an ordinary message; and each is one or the other. */
+static void a_plain_answer_that_comes_too_late(void **state)
 {
     struct client *c = client_open_online(&fixture, "/asked/amy");
 
     (void)state;
+    /* The deadline is over here. */
     ask("amy", "r1", 5000);
+    fixture.now_us += 5000 * 1000;
+    client_send(c, "one");
+    assert_string_equal(next_publish(1, NULL), "topic:{said}");
+    assert_string_equal(next_publish(1, NULL), "");
+
+    /* It was over there, too early for us to know. */
     ask("amy", "r2", 5000);
-    assert_string_equal(received(c), "||");
-    for (int i = 0; i < 3; i++) {
-        client_send(c, "text");
-        assert_string_equal(fake_storage_next(fixture.fake, FAKE_PUBLISH)->channel,
-                            i < 2 ? "session:{asker}" : "topic:{said}");
-        assert_true(answer(FAKE_PUBLISH, ERROR_NONE, 1));
-    }
+    client_send(c, "two");
+    assert_string_equal(next_publish(1, NULL), "session:{asker}");
+    send_back("amy", "r1", "never said");
+    assert_string_equal(next_publish(1, NULL), "");
+    send_back("amy", "r2", "two");
+    assert_string_equal(next_publish(1, NULL), "topic:{said}");
+    send_back("amy", "r2", "two");
+    assert_string_equal(next_publish(1, NULL), "");
+
+    /* Whoever asked is gone. */
+    ask("amy", "r3", 5000);
+    client_send(c, "three");
+    assert_string_equal(next_publish(0, NULL), "session:{asker}");
+    assert_string_equal(next_publish(1, NULL), "topic:{said}");
+    assert_string_equal(next_publish(1, NULL), "");
+
+    /* While it comes back, the next one is asked already; that one is not answered by it. */
+    ask("amy", "r4", 5000);
+    client_send(c, "four");
+    assert_string_equal(next_publish(1, NULL), "session:{asker}");
+    ask("amy", "r5", 5000);
+    send_back("amy", "r4", "four");
+    assert_string_equal(next_publish(1, NULL), "topic:{said}");
+    client_send(c, "five");
+    assert_string_equal(next_publish(1, NULL), "session:{asker}");
+
+    /* After a while it can't come back any more. */
+    fixture.now_us += 3600 * UINT64_C(1000000);
+    ask("amy", "r6", 5000);
+    send_back("amy", "r5", "five");
+    assert_string_equal(next_publish(1, NULL), "");
     expect_gone();
 }
 
@@ -849,6 +936,7 @@ int main(void)
         FAKE_TEST(no_more_requests_than_the_limit),
         FAKE_TEST(no_more_subscriptions_than_the_limit),
         FAKE_TEST(a_plain_session_answers),
+        FAKE_TEST(a_plain_answer_that_comes_too_late),
         MEMORY_TEST(each_allocation_fails_once),
         MEMORY_TEST(all_allocations_fail_from_some_point_on),
     };

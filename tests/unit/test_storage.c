@@ -542,7 +542,7 @@ static void test_sessions_of_a_user(void **state)
     struct world *world = *state;
     struct peer *peer = &world->peers[0];
     struct storage_session one = make_session("u~1", "1", "u", 1), two = make_session("u~2", "2", "u", 2);
-    struct storage_session other = make_session("v~1", "3", "v", 3), none = make_session("w", "4", NULL, 4);
+    struct storage_session other = make_session("v~3", "3", "v", 3), none = make_session("w", "4", NULL, 4);
 
     assert_int_equal(list_user(world, peer, "u")->record_count, 0);
     enter(world, peer, &one, "", false);
@@ -579,6 +579,35 @@ static void test_count(void **state)
     expect(world, leave(world, peer, &session), ERROR_NONE, 0);
     assert_int_equal(count_sessions(world, peer), 0);
     expect_conn(world, peer, "bob", NULL);
+}
+
+/* The name of a shared session bears its connection: everybody sees it, and nobody else can have it. */
+static void test_nobody_replaces_a_shared_session(void **state)
+{
+    struct world *world = *state;
+    struct peer *peer = &world->peers[0];
+    struct storage_session bob = make_session("bob~c1", "c1", "bob", 1000);
+    struct storage_session thief = make_session("bob~c1", "c2", NULL, 2000);
+    static const char *const names[] = {"bob~c1", "~", "~c1", "bob~", "bob~2", "bob~cc2", "c2", "bob~c2~"};
+
+    subscribe(world, peer, "session:{bob~c1}");
+    expect(world, enter(world, peer, &bob, "", false), ERROR_NONE, STORAGE_REPLACED_NOBODY);
+    for (int restore = 0; restore < 2; restore++)
+        for (int notice = 0; notice < 2; notice++)
+            expect(world, enter(world, peer, &thief, notice ? "notice" : "", restore), ERROR_BAD_REQUEST, 0);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        thief.name = slice_text(names[i]);
+        assert_int_equal(storage_may_bear(&thief), strcmp(names[i], "c2") == 0);
+    }
+    thief.name = slice_text("bob~c1~c2");
+    assert_true(storage_may_bear(&thief));
+    drain(world, peer);
+    assert_int_equal(peer->message_count, 1); /* the mark that drain() waits for */
+    expect_conn(world, peer, "bob~c1", "c1");
+    assert_non_null(call_record(list_user(world, peer, "bob"), "bob~c1"));
+    expect(world, enter(world, peer, &bob, "", true), ERROR_NONE, STORAGE_REPLACED_NOBODY);
+    expect(world, leave(world, peer, &bob), ERROR_NONE, 1);
+    assert_int_equal(count_sessions(world, peer), 0);
 }
 
 static void test_successor_may_change_user(void **state)
@@ -791,6 +820,7 @@ int main(int argc, char **argv)
         STORAGE_TEST(test_bad_sessions_are_refused),
         STORAGE_TEST(test_sessions_of_a_user),
         STORAGE_TEST(test_count),
+        STORAGE_TEST(test_nobody_replaces_a_shared_session),
         STORAGE_TEST(test_successor_may_change_user),
         STORAGE_TEST(test_takeover_is_in_order),
         STORAGE_TEST(test_empty_notice_is_not_published),

@@ -404,6 +404,38 @@ static void test_same_id_waits_for_the_lease(void **state)
     AWAIT(world->base, world->b.up_count);
 }
 
+/* Whatever somebody wrote there, a shared session keeps its name, and what can't be a name any more is reaped. */
+static void test_a_forged_hash_ousts_no_shared_session(void **state)
+{
+    struct world *world = *state;
+    struct storage_session bob = make_session("bob~c1", "c1", "bob", 1);
+
+    subscribe(world, &world->a, "session:{bob~c1}");
+    expect(world, enter(world, &world->a, &bob, "", false), ERROR_NONE, STORAGE_REPLACED_NOBODY);
+    tell(world, "HSET sb:session:{bob~c1} conn c9 instance b2 user eve presence x connected_at 2999-01-01T00:00:00.000Z");
+    expect(world, enter(world, &world->a, &bob, "", true), ERROR_NONE, STORAGE_REPLACED_NOBODY);
+    assert_int_equal(ask_number(world, "HEXISTS %s presence", "sb:session:{bob~c1}"), 0);
+    struct call *found = new_call(world);
+    CALL(found, storage_find_session, world->a.storage, slice_text("bob~c1"));
+    expect(world, found, ERROR_NONE, 0);
+    assert_string_equal(seen_value(&found->records[0], "conn"), "c1");
+    assert_string_equal(seen_value(&found->records[0], "user"), "bob");
+}
+
+static void test_hidden_names_are_reaped(void **state)
+{
+    struct world *world = *state;
+
+    start_child(world);
+    tell(world, "SADD sb:instance:{b2}:sessions \xe2\x80\xae");
+    tell(world, "HSET sb:session:{\xe2\x80\xae} conn c9 instance b2 user \xef\xbb\xbf");
+    tell(world, "HSET sb:user:{\xef\xbb\xbf} \xe2\x80\xae b2");
+    kill_child(world);
+    AWAIT(world->base, world->a.reaped_count == 1);
+    assert_int_equal(ask_number(world, "EXISTS %s", "sb:session:{\xe2\x80\xae}"), 0);
+    assert_int_equal(ask_number(world, "EXISTS %s", "sb:user:{\xef\xbb\xbf}"), 0);
+}
+
 /* ---- lost data, lost connections ---- */
 
 static void test_lost_data_is_noticed(void **state)
@@ -713,6 +745,8 @@ int main(void)
         REDIS_TEST(test_reaping_spares_what_moved),
         REDIS_TEST(test_only_one_survivor_reaps),
         REDIS_TEST(test_same_id_waits_for_the_lease),
+        REDIS_TEST(test_a_forged_hash_ousts_no_shared_session),
+        REDIS_TEST(test_hidden_names_are_reaped),
         REDIS_TEST(test_lost_data_is_noticed),
         REDIS_TEST(test_scripts_are_sent_again),
         REDIS_TEST(test_redis_restarted),

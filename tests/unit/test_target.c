@@ -75,39 +75,44 @@ static void test_only_escapes_are_decoded(void **state)
     assert_decoded("%zz%41", "%zzA", true);
 }
 
-/* NULL as `expected`: there is none. */
-static void assert_argument(const char *target, const char *name, const char *expected, const char *problem)
+static void assert_next(struct slice *query, const char *name, const char *value)
 {
-    char out[8];
-    struct slice value;
-    const char *wrong = target_argument(slice_text(target), name, out, sizeof out, &value);
+    struct target_argument argument;
 
-    if (problem)
-        assert_string_equal(wrong, problem);
-    else
-        assert_null(wrong);
-    assert_int_equal(value.data != NULL, expected != NULL);
-    if (expected)
-        assert_true(slice_is(value, expected));
+    assert_true(target_next_argument(query, &argument));
+    assert_true(slice_is(argument.name, name));
+    assert_int_equal(argument.value.data != NULL, value != NULL);
+    if (value)
+        assert_true(slice_is(argument.value, value));
 }
 
 static void test_arguments(void **state)
 {
+    struct target_argument argument;
+    struct slice query = target_query(slice_text("/a?x&user=b+c;d&&=v&y==z&s=b?c=%26&t="));
+
     (void)state;
-    assert_argument("/a?user=b", "user", "b", NULL);
-    assert_argument("/a?x&user=b+c;d&user=e", "user", "b+c;d", NULL);
-    assert_argument("/a?user=%26%2B&", "user", "&+", NULL);
-    assert_argument("/a?user=", "user", "", NULL);
-    assert_argument("/a?user", "user", NULL, NULL);
-    assert_argument("/a?&&user=b", "user", "b", NULL);
-    assert_argument("/a?xuser=b&users=c", "user", NULL, NULL);
-    assert_argument("/user=b", "user", NULL, NULL);
-    assert_argument("/a?", "user", NULL, NULL);
-    assert_argument("", "user", NULL, NULL);
-    assert_argument("/a?user=b?c=d", "user", "b?c=d", NULL);
-    assert_argument("/a?user=12345678", "user", "12345678", NULL);
-    assert_argument("/a?user=123456789", "user", "12345678", "is too long");
-    assert_argument("/a?user=%zz", "user", "%zz", "has a broken percent-escape");
+    assert_next(&query, "x", NULL);
+    assert_next(&query, "user", "b+c;d");
+    assert_next(&query, "", NULL);
+    assert_next(&query, "", "v");
+    assert_next(&query, "y", "=z");
+    assert_next(&query, "s", "b?c=%26");
+    assert_next(&query, "t", "");
+    assert_false(target_next_argument(&query, &argument));
+
+    query = target_query(slice_text("/a?x&"));
+    assert_next(&query, "x", NULL);
+    assert_next(&query, "", NULL);
+    assert_false(target_next_argument(&query, &argument));
+    query = target_query(slice_text("/a?"));
+    assert_int_equal(query.len, 0);
+    assert_next(&query, "", NULL);
+    assert_false(target_next_argument(&query, &argument));
+    query = target_query(slice_text("/a=b&c"));
+    assert_false(target_next_argument(&query, &argument));
+    query = target_query(slice_text(""));
+    assert_false(target_next_argument(&query, &argument));
 }
 
 int main(void)
