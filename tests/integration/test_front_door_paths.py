@@ -37,7 +37,7 @@ def test_a_parameter_is_percent_decoded_and_nothing_else(door, written, name):
     for prefix in ("/websocket/", "//websocket/", "/WebSocketTest/websocket/", "//testWebsocket/websocket/"):
         with door.serves(upgrade(prefix + written)) as wire:
             assert who(wire) == name
-    with door.serves(upgrade(f"/websocket/{written}?x=/../websocket/other&y=%2F%zz#")) as wire:
+    with door.serves(upgrade(f"/websocket/{written}?x=/../websocket/other&y=%2F")) as wire:
         assert who(wire) == name
 
 
