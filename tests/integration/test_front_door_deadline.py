@@ -1,5 +1,5 @@
-"""A client has handshake_timeout for all of its way in: TLS, head, and answer. Nothing that it does prolongs that; and nobody is
-put out by others who dawdle."""
+"""A client has handshake_timeout for all of its way in: TLS, head, and answer. Nothing that it does prolongs that; and
+nobody is put out by others who dawdle."""
 
 import select
 import socket
@@ -41,7 +41,8 @@ def watch(hanging, longest=3 * LONG, every=0.05):
     """Watches all of them at once until they have ended; closes them."""
     deadline = time.monotonic() + longest
     while (left := [one for one in hanging if one.lasted is None]) and time.monotonic() < deadline:
-        ready = select.select([one.wire.socket for one in left], [], [], 0 if any(one.waiting for one in left) else every)[0]
+        ready = select.select([one.wire.socket for one in left], [], [],
+                              0 if any(one.waiting for one in left) else every)[0]
         for one in left:
             one.turn(one.waiting or one.wire.socket in ready)
     for one in hanging:
@@ -88,7 +89,8 @@ def test_who_stops_is_dropped_at_the_deadline(entrance):
     check_all(entrance, SLOW, at_least=0.5)
 
 
-@pytest.mark.parametrize("data", [head("/"), upgrade("/websocket/" + "b" * 200), head("/", [("Host", "localhost"), ("Cookie", "c" * 2000)])], ids=["page", "upgrade", "cookie"])
+@pytest.mark.parametrize("data", [head("/"), upgrade("/websocket/" + "b" * 200), upgrade(add=[("Cookie", "c" * 2000)])],
+                         ids=["page", "upgrade", "cookie"])
 def test_a_head_that_trickles_has_no_longer(entrance, data):
     """A byte at a time, each well before any deadline of its own."""
     with entrance.open() as wire:
@@ -173,8 +175,9 @@ def test_a_hello_that_trickles_has_no_longer(house):
 def test_who_stops_within_the_hello_is_dropped(house):
     hello = client_hello()
     check_all(Door(house("tls")), {
-        "nothing": b"", "a-byte": hello[:1], "half": hello[:len(hello) // 2], "all": hello, "head-of-a-record": b"\x16\x03\x01\x40\x00",
-        "alert": b"\x15\x03\x01\x00\x02\x01\x00", "junk": b"\x16\x03\x01\x00\x05hello"})
+        "nothing": b"", "a-byte": hello[:1], "half": hello[:len(hello) // 2], "all": hello,
+        "head-of-a-record": b"\x16\x03\x01\x40\x00", "alert": b"\x15\x03\x01\x00\x02\x01\x00",
+        "junk": b"\x16\x03\x01\x00\x05hello"})
 
 
 def test_hello_and_head_share_one_deadline(house):
@@ -196,7 +199,8 @@ def test_hello_and_head_share_one_deadline(house):
 @pytest.mark.parametrize("others", ["silent", "half-a-head", "half-a-line"])
 def test_a_client_in_its_handshake_is_not_put_out_by_others(way, others):
     """They come from another address, and are many more than there is room for."""
-    with Certificate() as certificate, Broker(max_connections=5, handshake_timeout="60s", tls=certificate if way == "tls" else None) as broker:
+    with Certificate() as certificate, Broker(max_connections=5, handshake_timeout="60s",
+                                              tls=certificate if way == "tls" else None) as broker:
         door = Door(broker, way)
         with door.open() as honest:
             honest.send_all(upgrade()[:-4])

@@ -7,6 +7,8 @@ from lib.rawws import CLOSE, PING, PONG, TEXT
 
 FRAMES = frame("first", key=b"abcd") + frame(b"p", PING, key=b"efgh") + frame("second" * 30, key=b"ijkl")
 SERVED = {"bare": b"", "frames": FRAMES, "half-a-frame": FRAMES[:-5]}
+HOST = ("Host", "localhost")
+H2C = [HOST, ("Upgrade", "h2c"), ("Connection", "Upgrade, HTTP2-Settings"), ("HTTP2-Settings", "AAMAAABk")]
 OTHERS = {
     "page": head("/"),
     "head": head("/", method="HEAD"),
@@ -20,10 +22,10 @@ OTHERS = {
     "two-hosts": upgrade(add=[("Host", "other")]),
     "folded": upgrade(add=[("X-A", "b\r\n c")]),
     "length": upgrade(add=[("Content-Length", "5")]) + b"hello",
-    "post": head("/", method="POST", headers=[("Host", "localhost"), ("Content-Length", "5")]) + b"hello",
+    "post": head("/", [HOST, ("Content-Length", "5")], method="POST") + b"hello",
     "two": head("/none") + head("/"),
-    "h2c": head("/none", [("Host", "localhost"), ("Upgrade", "h2c"), ("Connection", "Upgrade, HTTP2-Settings"), ("HTTP2-Settings", "AAMAAABk")]) + b"PRI * HTTP/2.0\r\n\r\n",
-    "prefix": head("/", [("X-Auth", "1"), ("Host", "localhost"), ("Proxy", "2")]),
+    "h2c": head("/none", H2C) + b"PRI * HTTP/2.0\r\n\r\n",
+    "prefix": head("/", [("X-Auth", "1"), HOST, ("Proxy", "2")]),
 }
 
 
@@ -35,8 +37,8 @@ def expect_frames(wire):
 
 
 def cut_everywhere(door, data, check, positions=None):
-    """Sends data on many connections, cut at another position on each. That the broker has seen the first part when the second
-    comes is known by a request served in between."""
+    """Sends data on many connections, cut at another position on each. That the broker has seen the first part when the
+    second comes is known by a request served in between."""
     positions = list(positions or range(len(data) + 1))
     for begin in range(0, len(positions), 200):
         wires = [(at, door.open()) for at in positions[begin:begin + 200]]
@@ -94,7 +96,8 @@ def test_a_long_head_in_any_pieces(house, way):
         assert wire.echoes()
 
     cut_everywhere(Door(house(way), way), data, check,
-                   [1, 10, 100, 500, 1000, *range(1450, 1470), 4000, *range(4090, 4100), 8000, 8192, 12000, 14000, len(data) - 300, len(data) - 20, len(data) - 1])
+                   [1, 10, 100, 500, 1000, *range(1450, 1470), 4000, *range(4090, 4100), 8000, 8192, 12000, 14000,
+                    len(data) - 300, len(data) - 20, len(data) - 1])
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 5, 17, 64, 100, 1000])
