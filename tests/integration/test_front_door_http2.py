@@ -103,7 +103,9 @@ def test_a_refused_upgrade_admits_nothing_afterwards(door, change, said):
         assert wire.only_answer().status == 426
     assert door.ask(head("/echo", DRESSED) + CONVERSATIONS[said]).status in (400, 426)
     # A witness of the time that has passed.
-    door.where.raw("/websocket/witness").close()
+    mark = door.where.log_mark()
+    door.serves(upgrade("/websocket/witness")).close()
+    door.where.log_wait("session online", since=mark)
     assert not [line for line in door.where.log("session online") if "stale" in line["session"]]
 
 

@@ -30,8 +30,9 @@ BEHIND = {
     "half-a-head": get("/")[:-3],
     "a-long-head": b"GET / HTTP/1.1\r\nX-Long: " + b"y" * 17000,
 }
-FIRST = {"page": (get("/"), 200), "asset": (get("/style.css"), 200), "unknown": (get("/none"), 404), "route": (get("/websocket/a"), 426),
-         "parameter": (get("/websocket/a/b"), 400), "method": (get("/", method="DELETE"), 405)}
+FIRST = {"page": (get("/"), 200), "asset": (get("/style.css"), 200), "unknown": (get("/none"), 404),
+         "route": (get("/websocket/a"), 426), "parameter": (get("/websocket/a/b"), 400),
+         "method": (get("/", method="DELETE"), 405)}
 
 
 @pytest.mark.parametrize("behind", BEHIND)
@@ -75,8 +76,9 @@ def test_requests_with_bodies_are_refused_without_waiting_for_them(door, request
     door.refuses(request_bytes, 400, 405)
 
 
-@pytest.mark.parametrize("version, connection", [("HTTP/1.1", "keep-alive"), ("HTTP/1.1", "close"), ("HTTP/1.1", "Keep-Alive, x"),
-                                                 ("HTTP/1.1", None), ("HTTP/1.0", "keep-alive")])
+@pytest.mark.parametrize("version, connection",
+                         [("HTTP/1.1", "keep-alive"), ("HTTP/1.1", "close"), ("HTTP/1.1", "Keep-Alive, x"),
+                          ("HTTP/1.1", None), ("HTTP/1.0", "keep-alive")])
 def test_every_answer_closes_whatever_was_wished_for(door, version, connection):
     headers = [("Host", "localhost")] + ([("Connection", connection)] if connection else [])
     for path, status in (("/", 200), ("/none", 404), ("/echo", 426)):

@@ -7,6 +7,7 @@ import pytest
 from lib import Door, head
 
 HOST = ("Host", "localhost")
+ASKED_FOR = r"""(?:src|href)="([^"#:]+)"|(?:from|import) ["'](\./[^"']+)["']"""
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def files(house):
         if path not in seen:
             seen.append(path)
             text = door.ask(head(path, [HOST, ("Connection", "close")])).body.decode()
-            found += ["/" + name.lstrip("./") for name in re.findall(r"""(?:src|href)="([^"#:]+)"|(?:from|import) ["'](\./[^"']+)["']""", text) for name in name if name]
+            found += ["/" + name.lstrip("./") for names in re.findall(ASKED_FOR, text) for name in names if name]
     assert len(seen) > 5
     return seen
 
@@ -38,12 +39,13 @@ def test_head_is_get_without_a_body(door, files):
         with door.open() as wire:
             bare = wire.send_all(head(path, method="HEAD")).only_answer(without_body=True)
         assert bare.status == full.status
-        assert sorted(field for field in bare.headers if field[0] != "date") == sorted(field for field in full.headers if field[0] != "date")
+        assert {name for name, _ in set(bare.headers) ^ set(full.headers)} <= {"date"}
         assert full.body and not bare.body
 
 
-@pytest.mark.parametrize("known", ["{tag}", "W/{tag}", "*", '"other", {tag}', '{tag}, "other"', '"a","b",{tag}', 'W/"a", W/{tag}', ' {tag}\t', '"with, comma", {tag}',
-                                   '"", {tag}', ',{tag},', '"x" , {tag}'])
+@pytest.mark.parametrize("known",
+                         ["{tag}", "W/{tag}", "*", '"other", {tag}', '{tag}, "other"', '"a","b",{tag}', 'W/"a", W/{tag}',
+                          ' {tag}\t', '"with, comma", {tag}', '"", {tag}', ',{tag},', '"x" , {tag}'])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_what_is_known_is_304(door, files, known, method):
     for path in files[:3]:
@@ -56,7 +58,9 @@ def test_what_is_known_is_304(door, files, known, method):
         assert answer.get("cache-control") == "no-cache"
 
 
-@pytest.mark.parametrize("known", ['"other"', 'W/"other"', "", "{bare}", '"{bare}x"', '"x{bare}"', "x{tag}", '"*"', "w/{tag}", '"a", "b"', "{tag_cut}"])
+@pytest.mark.parametrize("known",
+                         ['"other"', 'W/"other"', "", "{bare}", '"{bare}x"', '"x{bare}"', "x{tag}", '"*"', "w/{tag}",
+                          '"a", "b"', "{tag_cut}"])
 def test_what_is_not_known_is_200(door, files, known):
     for path in files[:2]:
         tag = door.ask(head(path)).get("etag")
@@ -73,21 +77,26 @@ def test_if_none_match_may_be_long_or_doubled(door):
 
 
 def test_other_conditions_and_ranges_are_passed_over(door):
-    for name, value in (("If-Modified-Since", "Sat, 01 Jan 2050 00:00:00 GMT"), ("If-Match", "*"), ("Range", "bytes=0-1"), ("Accept", "image/png"),
-                        ("Accept-Encoding", "gzip"), ("If-Range", '"x"'), ("TE", "trailers"), ("Accept-Language", "zh")):
+    for name, value in (("If-Modified-Since", "Sat, 01 Jan 2050 00:00:00 GMT"), ("If-Match", "*"), ("Range", "bytes=0-1"),
+                        ("Accept", "image/png"), ("Accept-Encoding", "gzip"), ("If-Range", '"x"'), ("TE", "trailers"),
+                        ("Accept-Language", "zh")):
         answer = door.ask(head("/", [HOST, (name, value)]))
         assert answer.status == 200 and b"<html" in answer.body
         assert answer.get("content-encoding") is None
 
 
-@pytest.mark.parametrize("path", ["/none", "/index.htm", "/style.cs", "/style.css/", "/Style.css", "/favicon.ico", "/../etc/passwd", "/style.css%00", "/web/style.css", "/metrics",
-                                  "/healthz", "/readyz", "/v1/stats", "/style.css;x", "/%2e%2e/style.css", "/.git/config"])
+@pytest.mark.parametrize("path",
+                         ["/none", "/index.htm", "/style.cs", "/style.css/", "/Style.css", "/favicon.ico",
+                          "/../etc/passwd", "/style.css%00", "/web/style.css", "/metrics", "/healthz", "/readyz",
+                         "/v1/stats", "/style.css;x", "/%2e%2e/style.css", "/.git/config"])
 def test_unknown_paths_are_404(door, path):
     for method in ("GET", "HEAD"):
         door.refuses(head(path, method=method), 404, 400, method=method)
 
 
-@pytest.mark.parametrize("path", ["/websocket/a", "/websocket/a/1", "/topics/news", "/echo", "/connect", "//WebSocketTest/websocket/a"])
+@pytest.mark.parametrize("path",
+                         ["/websocket/a", "/websocket/a/1", "/topics/news", "/echo", "/connect",
+                          "//WebSocketTest/websocket/a"])
 def test_routes_without_an_upgrade_are_426(door, path):
     for method in ("GET", "HEAD"):
         answer = door.refuses(head(path, method=method), 426, method=method)

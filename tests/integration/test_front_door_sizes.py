@@ -5,6 +5,8 @@ import pytest
 from lib import frame, head, upgrade
 
 KIB = 1024
+# So that what is answered is not answered because of a deadline.
+OPTIONS = {"handshake_timeout": "60s"}
 
 
 def padded(size, path="/echo", name="Cookie"):
@@ -15,7 +17,9 @@ def padded(size, path="/echo", name="Cookie"):
     return data
 
 
-@pytest.mark.parametrize("size", [1 * KIB, 3990, 4 * KIB - 1, 4 * KIB, 4 * KIB + 1, 5000, 8 * KIB, 12 * KIB, 15 * KIB + 300, 16 * KIB - 1, 16 * KIB])
+@pytest.mark.parametrize("size",
+                         [1 * KIB, 3990, 4 * KIB - 1, 4 * KIB, 4 * KIB + 1, 5000, 8 * KIB, 12 * KIB, 15 * KIB + 300,
+                          16 * KIB - 1, 16 * KIB])
 @pytest.mark.parametrize("name", ["Cookie", "X-Unknown", "Authorization", "Origin", "User-Agent", "X-Forwarded-For"])
 def test_heads_up_to_16_kib_are_served(entrance, size, name):
     with entrance.serves(padded(size, name=name)) as wire:
@@ -66,7 +70,7 @@ def test_too_many_headers_are_431(entrance):
 
 def test_a_head_without_an_end_is_refused_at_its_limit(door):
     """Not at the deadline."""
-    with door.open(timeout=5) as wire:
+    with door.open() as wire:
         wire.send_all(head("/")[:-2] + b"X-Long: " + b"y" * 17 * KIB)
         assert wire.only_answer().status == 431
 
@@ -98,14 +102,15 @@ def test_lines_that_are_too_long_are_414(entrance, size, path):
 
 
 def test_a_line_without_an_end_is_414_at_its_limit(door):
-    with door.open(timeout=5) as wire:
+    with door.open() as wire:
         wire.send_all(b"GET /" + b"y" * 17 * KIB)
         assert wire.only_answer().status == 414
 
 
-@pytest.mark.parametrize("data", [b"y" * 17 * KIB, b"\r\n" * 9 * KIB, b"\x00" * 17 * KIB, b"GET " * 5 * KIB, b"\n" * 17 * KIB])
+@pytest.mark.parametrize("data",
+                         [b"y" * 17 * KIB, b"\r\n" * 9 * KIB, b"\x00" * 17 * KIB, b"GET " * 5 * KIB, b"\n" * 17 * KIB])
 def test_what_is_no_request_is_refused_at_its_limit(entrance, data):
-    with entrance.open(timeout=5) as wire:
+    with entrance.open() as wire:
         wire.send_all(data)
         assert wire.only_answer().status in (400, 414, 431, 405, 501)
 

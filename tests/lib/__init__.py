@@ -26,8 +26,8 @@ from .waiting import Timeout, wait_until
 from .ws import Closed, Refused, WsClient, background
 
 __all__ = [
-    "Answer", "BINARY", "Broker", "Certificate", "Closed", "Cluster", "CommandError", "Crowd", "Door", "FACES", "Frame", "HAProxy", "Nginx",
-    "PATIENCE", "Process", "ROOT", "RawWs", "RedisServer", "Refused", "Response", "SANITIZED", "StructuredClient", "Timeout",
-    "VALGRIND", "WAYS", "Wire", "WsClient", "background", "cpu_seconds", "fd_count", "frame", "free_port", "head", "parse_log_line", "request",
-    "rss_bytes", "upgrade", "wait_until",
+    "Answer", "BINARY", "Broker", "Certificate", "Closed", "Cluster", "CommandError", "Crowd", "Door", "FACES", "Frame",
+    "HAProxy", "Nginx", "PATIENCE", "Process", "ROOT", "RawWs", "RedisServer", "Refused", "Response", "SANITIZED",
+    "StructuredClient", "Timeout", "VALGRIND", "WAYS", "Wire", "WsClient", "background", "cpu_seconds", "fd_count",
+    "frame", "free_port", "head", "parse_log_line", "request", "rss_bytes", "upgrade", "wait_until",
 ]

@@ -21,7 +21,8 @@ UPGRADE = (("Host", "localhost"), ("Upgrade", "websocket"), ("Connection", "Upgr
            ("Sec-WebSocket-Version", "13"))
 
 # How a request's bytes are cut on their way: None: one segment or record holds all; else so many bytes each.
-WAYS = {"plain": (False, None), "plain-bytes": (False, 1), "tls": (True, None), "tls-records": (True, 50), "tls-bytes": (True, 1)}
+WAYS = {"plain": (False, None), "plain-bytes": (False, 1), "tls": (True, None), "tls-records": (True, 50),
+        "tls-bytes": (True, 1)}
 
 
 def head(target="/", headers=(("Host", "localhost"),), method="GET", version="HTTP/1.1"):
@@ -36,6 +37,9 @@ def upgrade(target="/echo", add=(), drop=(), change=None, first=(), **options):
     change: a dictionary of other values."""
     fields = [(name, (change or {}).get(name, value)) for name, value in UPGRADE if name not in drop]
     return head(target, [*first, *fields, *add], **options)
+
+
+PLAIN_GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def _bytes(text):
@@ -186,7 +190,7 @@ class Door:
         """Others are still served."""
         try:
             with Wire(self.port, self.tls, timeout=timeout) as wire:
-                return wire.send_all(head(headers=[("Host", "localhost"), ("Connection", "close")])).read_answer().status == 200
+                return wire.send_all(PLAIN_GET).read_answer().status == 200
         except (OSError, AssertionError):
             return False
 

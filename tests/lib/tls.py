@@ -1,5 +1,6 @@
 """A certificate for tests, made by openssl."""
 
+import functools
 import os
 import shutil
 import ssl
@@ -24,7 +25,7 @@ class Certificate:
                 with open(part) as text:
                     both.write(text.read())
 
-    @property
+    @functools.cached_property
     def client_context(self):
         return ssl.create_default_context(cafile=self.cert)
 
