@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import logging
 import os
 import random
 import resource
@@ -156,8 +157,9 @@ async def _main(attack, ground):
 
 
 def main():
-    os.nice(10)  # attackers are elsewhere in the world: here they must not take the processors from those they attack
+    os.nice(19)  # attackers are elsewhere in the world: here they must not take the processors from those they attack
     raise_fd_limit()
+    logging.disable()  # asyncio speaks of each write to a connection that is gone
     given = json.loads(sys.stdin.readline())
     attack, ground = load()[sys.argv[1]](), Ground(given)
     loop = asyncio.new_event_loop()

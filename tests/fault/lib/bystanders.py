@@ -16,6 +16,7 @@ from .wire import ENDED, Door, http, trusting
 
 JSON, MSGPACK = "switchboard.json.v1", "switchboard.msgpack.v1"
 RATE = 30.0  # messages a second of each stream
+HOPS = 4  # processes between sender and receiver: HAProxy, a broker, Redis, the other broker
 
 
 class Member:
@@ -276,7 +277,7 @@ class Api(Stream):
 
 
 class Control(Stream):
-    """What the machine alone does to such clients: an echo without any broker."""
+    """What the machine alone does to such clients: an echo without any broker, through as many processes as a message passes."""
 
     def setup(self, a, b, h, ht):
         self.ledger = Ledger("control", ["self"])
@@ -288,9 +289,13 @@ class Control(Stream):
         return self.writer is not None
 
     async def start(self):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fault.lib.bystanders", "echo", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
-        port = int(await process.stdout.readline())
+        self.processes, port = [], 0
+        for _ in range(HOPS):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "fault.lib.bystanders", "relay", str(port), stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE)
+            self.processes.append(process)
+            port = int(await process.stdout.readline())
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
         while line := await self.reader.readline():
             self.arrive("self", line.decode().strip())
@@ -363,11 +368,20 @@ class Group:
         return {"streams": reports, "disconnected": self.losses, "refused": self.refused}
 
 
-async def echo():
-    """The server of the control: ends with whoever started it."""
+async def relay(behind):
+    """A server that hands lines on to the port `behind` it, and the answers back; the last one (0) answers itself. Ends with
+    whoever started it."""
     async def serve(reader, writer):
+        there, back = (await asyncio.open_connection("127.0.0.1", behind)) if behind else (None, writer)
+
+        async def answers():
+            while line := await there.readline():
+                writer.write(line)
+        answering = asyncio.ensure_future(answers()) if behind else None
         while line := await reader.readline():
-            writer.write(line)
+            back.write(line)
+        if answering:
+            answering.cancel()
         writer.close()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -398,4 +412,4 @@ async def main():
 
 
 if __name__ == "__main__":
-    asyncio.run(echo() if sys.argv[1:] == ["echo"] else main())
+    asyncio.run(relay(int(sys.argv[2])) if sys.argv[1:2] == ["relay"] else main())

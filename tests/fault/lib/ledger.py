@@ -17,6 +17,7 @@ class Ledger:
     def __init__(self, name, receivers, unordered=()):
         self.name = name
         self.number = 0  # of the next message
+        self.floor = 0  # what is below was under way when a connection was lost, and may come or not
         self.sent_at = {}
         self.next = dict.fromkeys(receivers, 0)
         self.open = {receiver: set() for receiver in unordered}
@@ -52,6 +53,8 @@ class Ledger:
         return number
 
     def arrive(self, receiver, number, measured=True):
+        if number < self.floor:
+            return
         if receiver in self.open:
             if number not in self.open[receiver]:
                 self.doubled += number < self.number
@@ -82,6 +85,7 @@ class Ledger:
 
     def forget(self):
         """After a connection was lost, which is counted where it happened: what was under way isn't waited for."""
+        self.floor = self.number
         for receiver in self.next:
             self.next[receiver] = self.number
         for waiting in self.open.values():

@@ -91,6 +91,8 @@ class Conn:
 
     def post(self, data):
         """Sends without waiting: what the socket doesn't take stays in memory."""
+        if self.writer.is_closing():
+            raise ConnectionResetError("the connection is gone")
         self.writer.write(data)
 
     @property
