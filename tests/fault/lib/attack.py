@@ -31,6 +31,7 @@ class Attack:
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
+        cls.short = cls.__dict__.get("short", False)  # of this one only, not of those made from it
         if cls.name:
             assert cls.phase in PHASES and cls.name not in ATTACKS, cls.name
             ATTACKS[cls.name] = cls

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from lib.ports import free_port
 from .attack import Attack, raise_fd_limit
 from .wire import ENDED, Conn, Door, converse, http
 
+DIES_WITH_US = [shutil.which("setpriv"), "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 HEAD = "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}\r\n"
 
 
@@ -52,7 +54,7 @@ class OnApi(Attack):
 
 class SlowBodies(OnApi):
     """Bodies that trickle in, with the token and without."""
-    name, short = "api-slow-bodies", True
+    name = "api-slow-bodies"
     then = "without the token no body is waited for"
     seconds = 6.0
 
@@ -100,7 +102,7 @@ class Chunks(OnApi):
 
 class Headers(OnApi):
     """Heads that are long, that have thousands of fields, or no end."""
-    name, short = "api-header-flood", True
+    name = "api-header-flood"
 
     async def one(self, ground, conn):
         head = request(token=ground.token, Content_Length=0)[:-2]
@@ -111,7 +113,7 @@ class Headers(OnApi):
 
 class Rebinding(Attack):
     """A page in the operator's browser, by a name of its own for 127.0.0.1."""
-    name, phase, short = "api-wrong-host", "api", True
+    name, phase = "api-wrong-host", "api"
     then = "refused unless the Host is known"
     seconds = 2.0
 
@@ -163,7 +165,7 @@ class Guesses(OnApi):
 
 class Unread(OnApi):
     """Long answers that nobody reads."""
-    name, short = "api-unread", True
+    name = "api-unread"
     callers, seconds = 32, 6.0
 
     async def run(self, ground):
@@ -200,18 +202,20 @@ class OpenRequests(OnApi):
 
 class HoardApi(Attack):
     """More connections to the API than there are descriptors."""
-    name, phase, short = "api-hoard", "api", True
+    name, phase = "api-hoard", "api"
     seconds = 6.0
     size = 4600
 
     async def run(self, ground):
+        held = []
+
         async def one(number):
-            return await Conn.open(Door("api", ground.apis[0]), timeout=2)
+            held.append(await Conn.open(Door("api", ground.apis[0]), timeout=2))
         task = asyncio.ensure_future(ground.crowd(min(self.size, raise_fd_limit() - 100), one, at_once=200))
         await asyncio.wait([task], timeout=ground.left)
-        ground.count("held", len(task.result()) if task.done() else 0)
         await asyncio.sleep(ground.left)
         task.cancel()
+        ground.count("held", len(held))
 
 
 class UnreadLog(Attack):
@@ -223,10 +227,11 @@ class UnreadLog(Attack):
     async def run(self, ground):
         port, api = free_port(), free_port()
         reading, writing = os.pipe()
-        command = [ground.binary, "-c", str(DEPLOY / "switchboard.conf"), "--listen", f"127.0.0.1:{port}", "--api", f"127.0.0.1:{api}",
+        command = [*DIES_WITH_US, ground.binary, "-c", str(DEPLOY / "switchboard.conf"), "--listen", f"127.0.0.1:{port}", "--api", f"127.0.0.1:{api}",
                    "--log-level", "debug", "--drain-time", "0s"]
         with tempfile.TemporaryDirectory() as folder:
-            broker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing, cwd=folder, process_group=0)
+            broker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing, cwd=folder,
+                                      env={key: value for key, value in os.environ.items() if not key.startswith("SWITCHBOARD_")})
             os.close(writing)
             try:
                 await self.use(ground, broker, Door("unread", port), api)

@@ -62,7 +62,7 @@ class HistoryFlood(Commands):
 
 class RecoveryFlood(HistoryFlood):
     """The same by subscribing since the beginning, over and over."""
-    name, short = "recovery-flood", False
+    name = "recovery-flood"
 
     def commands(self, ground, client, number):
         for _ in range(self.in_one // 2):
@@ -72,7 +72,7 @@ class RecoveryFlood(HistoryFlood):
 
 class PresenceFlood(Commands):
     """Who is there, of a crowd, 600 times in one message."""
-    name, short = "presence-flood", True
+    name = "presence-flood"
     seconds = 5.0
     crowd = 300
 
@@ -111,7 +111,7 @@ class PresenceChurn(Commands):
 
 
 class SubscribeChurn(Commands):
-    name, short = "subscribe-churn", True
+    name = "subscribe-churn"
 
     def commands(self, ground, client, number):
         for i in range(200):
@@ -131,7 +131,7 @@ class PatternChurn(Commands):
 
 class Patterns(Attack):
     """100 idle clients with 256 patterns each: what others publish must not cost more."""
-    name, phase, short = "many-patterns", "command", True
+    name, phase = "many-patterns", "command"
     then = "a pattern that is refused is told so"
     seconds = 6.0
     form = "{mark}.a{i}.*.b.>"
@@ -149,13 +149,13 @@ class Patterns(Attack):
 
 class WildPatterns(Patterns):
     """And those that begin with a wildcard, so that they concern everything."""
-    name, short = "wild-patterns", False
+    name = "wild-patterns"
     form = "*.c{i}.>"
 
 
 class DeepPatterns(Patterns):
     """A hundred tokens each, and topics of as many."""
-    name, short = "deep-patterns", False
+    name = "deep-patterns"
     form = "{mark}" + ".*" * 100 + ".x{i}"
 
     async def run(self, ground):
@@ -196,7 +196,7 @@ class SilentRequests(Attack):
 
 class AbsentSends(Commands):
     """To addresses that nobody holds: each is one command of Redis, and a line of the log if nobody thought of it."""
-    name, short = "absent-sends", True
+    name = "absent-sends"
 
     def commands(self, ground, client, number):
         for i in range(self.in_one):
@@ -215,7 +215,7 @@ class KeyedSends(Commands):
 
 class StoredSends(Commands):
     """Stored messages to as many addresses as it can think of."""
-    name, short = "stored-sends", True
+    name = "stored-sends"
     seconds = 5.0
 
     def commands(self, ground, client, number):

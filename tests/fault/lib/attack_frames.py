@@ -42,7 +42,7 @@ class Flood(Attack):
 
 
 class TextFlood(Flood):
-    name, short = "text-flood", True
+    name = "text-flood"
 
     def burst(self, ground):
         return plain("flood") * 2000
@@ -78,7 +78,7 @@ class EmptyFlood(Flood):
 
 
 class PingFlood(Flood):
-    name, short = "ping-flood", True
+    name = "ping-flood"
 
     def burst(self, ground):
         return plain(bytes(125), PING) * 500
@@ -93,7 +93,7 @@ class PongFlood(Flood):
 
 class TinyFragments(Flood):
     """Messages of which each byte is a frame, with pings in between."""
-    name, short = "tiny-fragments", True
+    name = "tiny-fragments"
 
     def burst(self, ground):
         one = plain("a", fin=False) + (plain("b", CONTINUATION, fin=False) * 50 + plain("", PING)) * 20
@@ -250,5 +250,5 @@ class Unfinished(Attack):
         await asyncio.wait([asyncio.ensure_future(ground.crowd(self.size, one, at_once=32))], timeout=ground.left)
         while ground.more:  # they are alive, as anybody can see
             for conn in held:
-                conn.post(plain("", PONG))
+                conn.nudge(plain("", PONG))
             await asyncio.sleep(0.5)

@@ -56,7 +56,7 @@ class Slow(Attack):
 
 
 class SilentTcp(Slow):
-    name, short = "tcp-silent", True
+    name = "tcp-silent"
 
 
 class HalfRequestLine(Slow):
@@ -235,7 +235,7 @@ class HalfClosed(Attack):
 
 class Churn(Attack):
     """Comes and goes: with a session, in the middle of its head, before it, each time by a reset or an orderly end."""
-    name, phase, short = "churn", "handshake", True
+    name, phase = "churn", "handshake"
 
     async def run(self, ground):
         await ground.gather(*(self.flood(ground, door, i) for door in ground.doors for i in range(8)))
@@ -301,7 +301,7 @@ class HoardAll(Hoard):
 
 class HoardHalfOpen(Attack):
     """As many as possible in the middle of their handshake, renewed as they are dropped, while an honest one shakes hands."""
-    name, phase, short = "hoard-handshakes", "handshake", True
+    name, phase = "hoard-handshakes", "handshake"
     then = "newcomers still come in"
     seconds = 5.0
 

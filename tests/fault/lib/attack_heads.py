@@ -27,7 +27,7 @@ class Cases(Attack):
         gate = asyncio.Semaphore(16)
         cases = list(self.cases(ground))
         await ground.gather(*(self.one(ground, gate, door, *case, split) for split in (False, True) for case in cases
-                              for door in ground.doors), grace=8)
+                              for door in ground.doors), grace=4)
 
     async def one(self, ground, gate, door, label, data, right, split):
         async with gate:
@@ -35,7 +35,7 @@ class Cases(Attack):
                 ground.count("not reached")
                 return
             ground.count("requests")
-            status, headers, body = await (self.in_two(door, data) if split else converse(door, data))
+            status, headers, body = await (self.in_two(door, data) if split else converse(door, data, 4))
         where = f"{door}{' in two' if split else ''}: {label}"
         if status is None:
             ground.fail(f"{where}: no answer")
@@ -61,7 +61,7 @@ class Cases(Attack):
             await conn.send(data[middle:])
         except (*ENDED, asyncio.TimeoutError):
             pass
-        await conn.response(5)
+        await conn.response(4)
         conn.abort()
         return conn.status, conn.headers, conn.body
 
@@ -87,7 +87,7 @@ class Methods(Cases):
 
 class Lines(Cases):
     """Field lines that RFC 9112 forbids."""
-    name, short = "header-lines", True
+    name = "header-lines"
 
     def cases(self, ground):
         lines = {"a name with a space": "X Y: 1", "a space before the colon": "X : 1", "no colon": "XY", "no name": ": 1",

@@ -102,7 +102,7 @@ class Json(Payloads):
 
 
 class Msgpack(Payloads):
-    name, short = "hostile-msgpack", True
+    name = "hostile-msgpack"
     protocol, opcode = "switchboard.msgpack.v1", BINARY
 
     def cases(self, ground):

@@ -39,7 +39,7 @@ class NeverRead(Attack):
 
 
 class NeverReadSilent(NeverRead):
-    name, pongs, short = "never-read", False, False
+    name, pongs = "never-read", False
 
 
 class SlowlyRead(Attack):
@@ -97,7 +97,7 @@ class TopicReaders(Attack):
                 ground.count("messages")
                 for conn in held:
                     if conn.unsent < 65536:
-                        conn.post(PONG_FRAME)
+                        conn.nudge(PONG_FRAME)
                 await asyncio.sleep(0.01)
         except asyncio.TimeoutError:
             pass

@@ -4,12 +4,13 @@ Aimed at names of the attacker's own and at what all brokers listen to; the othe
 what is published to them by hand."""
 
 import asyncio
+import json
 import struct
 
 import msgpack
 import redis
 
-from lib.rawws import frame
+from lib.rawws import TEXT, frame
 
 from .attack import Attack
 from .wire import ENDED, Conn, Structured, http
@@ -108,7 +109,7 @@ class Envelopes(Attack):
 class Values(Attack):
     """Keys of the wrong type, values of a megabyte, control characters, instances that never were: read by those who connect, by
     the API's lists, and by the reaper."""
-    name, phase, short = "hostile-values", "redis", True
+    name, phase = "hostile-values", "redis"
     then = "the API's lists answer, with whatever can be told"
     seconds = 7.0
 
@@ -147,7 +148,8 @@ class Values(Attack):
                 try:
                     conn = await ground.upgraded(number, path)
                     ground.count("sessions")
-                    conn.post(frame("x"))
+                    if not path.endswith("/1"):  # what is said there goes to a bystander
+                        conn.post(frame("x"))
                     await conn.ended(0.2)
                     conn.abort()
                 except (*ENDED, asyncio.TimeoutError):
@@ -189,13 +191,12 @@ class Replies(Attack):
         while ground.more:
             await asks.send(asks.command("request", to=f"session:{ground.name_of(0)}q", text="?", timeout=300))
             ground.count("requests")
-            import json
             push = {}
             while push.get("push") != "request":
                 got = await asked.conn.frame(5)
                 if got is None:
                     return
-                push = json.loads(got.payload.split(b"\n")[0])
+                push = json.loads(got.payload.split(b"\n")[0]) if got.opcode == TEXT else {}
             for kind in (4, 7, 8, 5, 3, 4):
                 client.publish(f"sb:session:{{{ground.name_of(1)}q}}",
                                envelope(kind, b"forged", correlation=push["request"], sender=f"session:{ground.name_of(0)}q"))

@@ -15,6 +15,7 @@ from .watch import Watch
 from .wire import http
 
 QUIET, AGAIN, EVERY = 4.0, 2.5, 5  # seconds of the first quiet phase and the later ones, and after how many attacks
+BRIEF = 6.5  # an attack lasts no longer where the whole siege takes a minute or less
 _SETPRIV = [shutil.which("setpriv"), "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 
 
@@ -78,30 +79,27 @@ class Campaign:
     # ---- the plan
 
     def plan(self, seconds):
-        """Yields groups of attacks, without end: each alone first, then three at a time. In less time than that takes, those of
-        the short subset, as many at a time as it needs."""
+        """Yields groups of attacks. In a minute or less: the short subset, several at a time, once. Otherwise each alone, and, if the
+        time is given, three at a time from then on."""
         names = list(self.attacks)
-        alone = sum(self.attacks[name].seconds + 3.5 for name in names)
-        if seconds is None:
-            yield from ([name] for name in names)
-            return
-        if seconds < alone and seconds <= 60:
+        if self.brief(seconds):
             names = [name for name in names if self.attacks[name].short] or names
-            rounds = max(1, int((seconds - QUIET - 4) / 8))
-            for i in range(rounds):
-                yield names[i::rounds]
+            rounds = min(max(1, int((seconds - QUIET - 4) / 7)), len(names))
+            yield from (names[i::rounds] for i in range(rounds))
             return
-        if seconds < alone:
+        if seconds is not None and seconds < sum(self.attacks[name].seconds + 3.5 for name in names):
             self.random.shuffle(names)
         yield from ([name] for name in names)
-        while len(names) > 1:
+        while seconds is not None:
             yield self.random.sample(names, min(3, len(names)))
-        while True:
-            yield names
+
+    def brief(self, seconds):
+        return seconds is not None and seconds <= 60
 
     async def run(self, seconds):
         """Runs the plan until the time is over (None: until each attack had its turn)."""
-        end = None if seconds is None else time.monotonic() + seconds
+        end = None if seconds is None or self.brief(seconds) else time.monotonic() + seconds
+        self.longest = BRIEF if self.brief(seconds) else 3600
         self.watch.start()
         await self.bystanders.start()
         await self.quiet(QUIET)
@@ -139,7 +137,7 @@ class Campaign:
 
     async def one(self, name):
         """Runs one attacker's process; returns its report."""
-        seconds = self.attacks[name].seconds
+        seconds = min(self.attacks[name].seconds, self.longest)
         process = await spawn("fault.lib.attack", name)
         self.running.append(process)
         try:
@@ -172,24 +170,36 @@ class Campaign:
 
     async def recover(self, hung, report):
         """Until the next attack all is as it was: what died is started, what was left is removed, bystanders are connected."""
-        mended = await asyncio.to_thread(self.world.repair, hung)
+        try:
+            mended = await asyncio.to_thread(self.world.repair, hung)
+        except Exception as error:
+            self.found(f"does not start again: {str(error).splitlines()[0]}")
+            mended = await self.start_over()
         if mended:
             self.say(f"started again: {', '.join(mended)}")
+        else:
+            await asyncio.to_thread(self.world.clean)
         for broker in self.world.brokers:
             broker.reports.clear()
-        try:
-            await asyncio.to_thread(self.world.clean)
-        except Exception as error:
-            self.say(f"Redis could not be cleaned: {error}")
         if report is None:
             await self.bystanders.stop()
             await self.bystanders.start()
         answer = await self.bystanders.order("settle", 40)
         if not answer or not answer["settled"]:
             # Whatever it is, it outlived its cause: that is a finding, and the next attack deserves a world that works.
-            text = f"no peace afterwards: {answer['missing'] if answer else 'the bystanders are gone'}"
-            self.rows[-1]["failures"].append(text)
-            self.say(text)
-            await asyncio.to_thread(self.world.repair, list(self.world.brokers))
+            self.found(f"no peace afterwards: {answer['missing'] if answer else 'the bystanders are gone'}")
+            await self.start_over()
             await self.bystanders.stop()
             await self.bystanders.start()
+
+    def found(self, text):
+        """Something that came out after the verdict on the last attack."""
+        self.rows[-1]["failures"].append(text)
+        self.say(text)
+
+    async def start_over(self):
+        """Everything anew; what doesn't start now ends the siege."""
+        try:
+            return await asyncio.to_thread(self.world.repair, self.world.servers())
+        except Exception as error:
+            raise RuntimeError(f"the servers could not be started again: {error}") from None

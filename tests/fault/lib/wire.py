@@ -95,6 +95,11 @@ class Conn:
             raise ConnectionResetError("the connection is gone")
         self.writer.write(data)
 
+    def nudge(self, data):
+        """post(), where there is still somebody."""
+        if not self.writer.is_closing():
+            self.writer.write(data)
+
     @property
     def unsent(self):
         return self.writer.transport.get_write_buffer_size()

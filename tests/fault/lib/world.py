@@ -5,7 +5,6 @@ import os
 import re
 import resource
 import subprocess
-import time
 
 from lib import Broker, Certificate, HAProxy, RedisServer
 from lib.broker import parse_log_line
@@ -118,21 +117,23 @@ class World:
         return [*self.brokers, self.redis, self.proxy]
 
     def repair(self, hung=()):
-        """Starts again what has ended, and ends what hangs; returns the names."""
-        mended = []
-        for one in self.servers():
-            if one.running and one not in hung:
-                continue
-            mended.append(one.name)
+        """Starts again what has ended, and ends what hangs; returns the names. AssertionError: it doesn't start."""
+        broken = [one for one in self.servers() if not one.running or one in hung]
+        for one in broken:
             if one.running:
                 one.popen.kill()
             one._collect(20)
+        self.clean()  # what was left behind must not keep it from starting
+        for one in broken:
             one.start()
-        return mended
+        return [one.name for one in broken]
 
     def clean(self):
         """Removes what attackers left in Redis."""
+        if not self.redis.running:
+            return
         client = self.redis.binary_client
+        client.zrem("sb:instances", *[one for one in client.zrange("sb:instances", 0, -1) if one not in (b"A", b"B")] or [b"-"])
         for pattern in ("sb:*foe*", "sb:once:*foe*"):
             batch = []
             for key in client.scan_iter(pattern, count=2000):
@@ -162,10 +163,3 @@ def rss(pid):
             return int(file.read().split()[1]) * resource.getpagesize()
     except (OSError, IndexError):
         return 0
-
-
-def wait_gone(process, timeout):
-    end = time.monotonic() + timeout
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.02)
-    return process.poll() is not None
