@@ -11,11 +11,14 @@ import signal
 import sys
 import time
 
+import redis
+
 from .wire import ENDED, Conn, Door
 
 MODULES = ("handshake", "heads", "frames", "readers", "commands", "payloads", "registry", "api")
 PHASES = ("handshake", "head", "frame", "reader", "command", "payload", "redis", "api", "log")
 ATTACKS = {}
+FATE = (*ENDED, asyncio.TimeoutError, redis.exceptions.RedisError)  # what may befall an attacker
 
 
 class Attack:
@@ -96,7 +99,7 @@ class Ground:
         async def quiet(coroutine):
             try:
                 await coroutine
-            except (*ENDED, asyncio.TimeoutError):
+            except FATE:
                 self.count("cut")
         tasks = [asyncio.ensure_future(quiet(one)) for one in coroutines]
         if not tasks:
@@ -153,7 +156,7 @@ async def _main(attack, ground):
         ground.fail("the attack itself found no end: something it waited for never came")
     except asyncio.CancelledError:
         ground.count("ended early")
-    except ENDED as error:
+    except FATE as error:
         ground.count(f"ended by {type(error).__name__}")
 
 

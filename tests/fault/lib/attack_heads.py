@@ -227,7 +227,9 @@ class H2c(Attack):
     async def run(self, ground):
         fields = {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": self.settings,
                   "Sec-WebSocket-Key": None, "Sec-WebSocket-Version": None}
-        openings = [head("/", fields), head("/none", fields), head("/websocket/x", fields), head("/", {**fields, "Upgrade": "h2c, websocket"}),
+        known = {**fields, "Sec-WebSocket-Version": "13"}
+        openings = [head("/", fields), head("/none", known), head("/websocket/x", fields), head("/", {**fields, "Upgrade": "h2c, websocket"}),
+                    head("/echo", known), head("/websocket/x", known), head("/echo", {**known, "Sec-WebSocket-Version": "12"}),
                     head("/echo", {"Upgrade": "websocket, h2c", "HTTP2-Settings": self.settings}), b""]
         await ground.gather(*(self.one(ground, door, opening) for door in ground.doors for opening in openings))
 
@@ -235,15 +237,17 @@ class H2c(Attack):
         while ground.more:
             conn = await Conn.open(door)
             ground.count("connections")
-            follow = PREFACE + b"\0\0\0\4\0\0\0\0\0" + b"".join(self.headers) + frame("x")
+            follow = [PREFACE + b"\0\0\0\4\0\0\0\0\0", *self.headers, frame("x")]
             try:
-                if opening and ground.random.random() < 0.5:
+                if opening and ground.random.random() < 0.7:
                     await conn.send(opening)
                     await conn.response(2)
                     ground.check(conn.status != 101 or not conn.headers.get("upgrade", "").startswith("h2"), f"{door}: 101 to h2c")
-                    await conn.send(follow)
+                    for piece in follow:
+                        await conn.send(piece)
+                        await asyncio.sleep(0.05)
                 else:
-                    await conn.send(opening + follow)
+                    await conn.send(opening + b"".join(follow))
                 await conn.ended(0.3)
             except ENDED:
                 pass

@@ -3,6 +3,7 @@ JSON each, and each is answered by one: settle, begin, end."""
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -412,4 +413,5 @@ async def main():
 
 
 if __name__ == "__main__":
+    logging.disable()  # at the end of the siege each end of a connection would be told
     asyncio.run(relay(int(sys.argv[2])) if sys.argv[1:2] == ["relay"] else main())
