@@ -231,11 +231,11 @@ class ManyPings(Attack):
 
 
 class Unfinished(Attack):
-    """A thousand messages of 1 MiB, each but for its last byte."""
+    """Messages of nearly 1 MiB, of which the end never comes: eight hundred at each broker."""
     name, phase = "unfinished-messages", "frame"
     then = "what they hold is bounded for all together"
-    seconds = 8.0
-    size = 1000
+    seconds = 10.0
+    size = 1600
 
     async def run(self, ground):
         data = plain(bytes(300 << 10), BINARY, fin=False) + plain(bytes(300 << 10), CONTINUATION, fin=False) * 2

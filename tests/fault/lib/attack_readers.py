@@ -15,7 +15,7 @@ class NeverRead(Attack):
     name, phase, short = "never-read-with-pongs", "reader", True
     then = "each is cut at its limits"
     seconds = 8.0
-    callers = 100
+    callers = 240  # 60 at each door
     pongs = True
 
     async def run(self, ground):
