@@ -15,6 +15,7 @@ from .watch import Watch
 from .wire import http
 
 QUIET, AGAIN, EVERY = 4.0, 2.5, 5  # seconds of the first quiet phase and the later ones, and after how many attacks
+LATE_TIMES = 3
 BRIEF = 6.5  # an attack lasts no longer where the whole siege takes a minute or less
 _SETPRIV = [shutil.which("setpriv"), "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 
@@ -73,7 +74,6 @@ class Campaign:
         self.watch = Watch(world)
         self.bystanders = Bystanders(world)
         self.rows = []
-        self.quiet_failures = 0
         self.running = []
 
     # ---- the plan
@@ -132,7 +132,6 @@ class Campaign:
         self.baseline.add(report)
         row = verdict(self.world, self.baseline, self.watch.end(), report, {}, [])
         if row["failures"]:
-            self.quiet_failures += 1
             self.say(f"while it was quiet: {'; '.join(row['failures'])}")
 
     async def one(self, name):
@@ -152,7 +151,20 @@ class Campaign:
             self.running.remove(process)
 
     async def attack(self, names):
-        self.say(None, names)
+        """Where bystanders are late and nothing else is wrong, the attack is repeated: on a machine that others use too, late counts
+        when it is so each time."""
+        for attempt in range(LATE_TIMES):
+            self.say(None, names)
+            row, hung, report = await self.attempt(names)
+            row["attempts"] = attempt + 1
+            if row["failures"] or not row["late"]:
+                break
+        row["failures"] += row["late"]
+        self.rows.append(row)
+        self.say(row)
+        await self.recover(hung, report)
+
+    async def attempt(self, names):
         self.watch.begin(full=any(self.attacks[name].full for name in names))
         await self.bystanders.order("begin")
         found = dict(zip(names, await asyncio.gather(*(self.one(name) for name in names))))
@@ -161,9 +173,7 @@ class Campaign:
         hung = await self.hung()
         row = verdict(self.world, self.baseline, self.watch.end(), report, found, names)
         row["failures"] += [f"{broker.name} hangs" for broker in hung]
-        self.rows.append(row)
-        self.say(row)
-        await self.recover(hung, report)
+        return row, hung, report
 
     async def hung(self):
         return [broker for broker in self.world.brokers if broker.running and (await http(broker.api_port, "/healthz", timeout=5))[0] is None]

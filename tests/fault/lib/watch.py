@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import glob
 import re
 import shutil
 import time
@@ -37,6 +38,19 @@ async def socket_bytes(ports):
     return held
 
 
+def processor(pid):
+    """(seconds that a process ran, seconds that it could have run and had to wait for a processor)."""
+    ran = waited = 0
+    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+        try:
+            with open(path) as file:
+                on, off, _ = map(int, file.read().split())
+        except (OSError, ValueError):
+            continue
+        ran, waited = ran + on / 1e9, waited + off / 1e9
+    return ran, waited
+
+
 class Watch:
     """begin() and end() stand around an attack; what was found between them is in the dictionary that end() returns."""
 
@@ -56,7 +70,19 @@ class Watch:
         self.redis_memory = []
         self.log_before = {broker.name: broker.counted.copy() for broker in self.world.brokers}
         self.log_bytes = {broker.name: broker.log_bytes for broker in self.world.brokers}
+        self.processors = {one.name: (one.pid, processor(one.pid)) for one in self.world.servers() if one.running}
         self.since = time.monotonic()
+
+    def stretch(self):
+        """How many times longer than it ran a busy server took, since it had to wait for a processor that others had."""
+        worst = 1.0
+        for one in self.world.servers():
+            pid, (ran, waited) = self.processors.get(one.name, (None, (0, 0)))
+            if one.running and one.pid == pid:
+                now_ran, now_waited = processor(pid)
+                if now_ran - ran > 0.1 * (time.monotonic() - self.since):
+                    worst = max(worst, 1 + (now_waited - waited) / (now_ran - ran))
+        return worst
 
     def start(self):
         rounds = [(self.memory, 0.5), (self.redis, 0.1)]
@@ -154,5 +180,5 @@ class Watch:
                 "redis_wait": max(self.redis_wait), "newcomer": max(self.newcomers, default=0),
                 "redis_memory": max(self.redis_memory, default=0) - min(self.redis_memory, default=0), "logs": logs,
                 "log_bytes": {broker.name: broker.log_bytes - self.log_bytes[broker.name] for broker in self.world.brokers},
-                "seconds": time.monotonic() - self.since,
+                "seconds": time.monotonic() - self.since, "stretch": self.stretch(),
                 "reports": [line for broker in self.world.brokers for line in broker.reports]}
