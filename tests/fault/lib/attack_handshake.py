@@ -300,13 +300,13 @@ class HoardAll(Hoard):
 
 
 class HoardHalfOpen(Attack):
-    """As many as possible in the middle of their handshake, renewed as they are dropped, while an honest one shakes hands."""
+    """More than handshakes_limit in the middle of their handshake, renewed as they are dropped, while an honest one shakes hands."""
     name, phase = "hoard-handshakes", "handshake"
     then = "newcomers still come in"
     seconds = 5.0
 
     async def run(self, ground):
-        await ground.gather(*(self.hold(ground, door) for door in ground.doors for _ in range(80)))
+        await ground.gather(*(self.hold(ground, door) for door in ground.doors for _ in range(400)))
 
     async def hold(self, ground, door):
         while ground.more:

@@ -80,7 +80,7 @@ class Watch:
             pid, (ran, waited) = self.processors.get(one.name, (None, (0, 0)))
             if one.running and one.pid == pid:
                 now_ran, now_waited = processor(pid)
-                if now_ran - ran > 0.1 * (time.monotonic() - self.since):
+                if now_ran - ran > 0.02 * (time.monotonic() - self.since):
                     worst = max(worst, 1 + (now_waited - waited) / (now_ran - ran))
         return worst
 

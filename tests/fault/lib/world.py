@@ -15,11 +15,11 @@ from .wire import Door
 TOKEN = "siege-token-of-nobody"
 MAX_CONNECTIONS = 2000
 DESCRIPTORS = 4200  # of a broker: few enough for attackers to use them up
-HANDSHAKE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT = 3, 2, 2
+HANDSHAKE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT = 3, 2, 3
 REPORT = re.compile(r"ERROR: \w+Sanitizer|runtime error:|SUMMARY: \w+Sanitizer")
-# Short times, so that an attack shows within seconds what it would do within minutes; everything else is the default.
+# Short times and small numbers, so that an attack shows within seconds what it would do within minutes; the rest is the default.
 OPTIONS = {"handshake_timeout": f"{HANDSHAKE_TIMEOUT}s", "ping_interval": f"{PING_INTERVAL}s", "ping_timeout": f"{PING_TIMEOUT}s",
-           "stall_timeout": "3s", "close_timeout": "1s", "max_connections": str(MAX_CONNECTIONS), "api_token": TOKEN,
+           "stall_timeout": "3s", "handshakes_limit": "256", "close_timeout": "1s", "max_connections": str(MAX_CONNECTIONS), "api_token": TOKEN,
            "log_level": "info"}
 
 
