@@ -5,7 +5,7 @@ import asyncio
 from lib.rawws import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame
 
 from .attack import Attack
-from .wire import ENDED, NO_MASK, Conn
+from .wire import ENDED, NO_MASK
 
 
 def plain(payload, opcode=TEXT, **details):

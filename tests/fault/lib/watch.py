@@ -9,7 +9,7 @@ import time
 
 from lib.rawws import frame
 
-from .wire import ENDED, Conn, converse, http
+from .wire import ENDED, Conn, http
 from .world import rss
 
 HEALTH_BOUND, SESSION_BOUND = 3.0, 5.0  # seconds; twice that with sanitizers
