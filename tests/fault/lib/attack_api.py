@@ -71,10 +71,10 @@ class SlowBodies(OnApi):
 
 
 class LargeBodies(OnApi):
-    """64 callers with 16 MiB each, that nobody may send, and the last byte is missing."""
+    """64 callers at each broker with 16 MiB each, that nobody may send, and the last piece is missing."""
     name, short = "api-large-bodies", True
     then = "without the token no body is read"
-    callers, seconds = 32, 6.0
+    callers, seconds = 64, 6.0
 
     async def one(self, ground, conn):
         await conn.send(request(Content_Length=16 << 20))
@@ -84,6 +84,7 @@ class LargeBodies(OnApi):
                 ground.count("bytes", 65536)
         except ENDED:
             return
+        ground.fail("16 MiB of a body were taken without the token")
         await asyncio.sleep(ground.left)
 
 
