@@ -5,6 +5,7 @@ from .ledger import percentile
 BUSY_MS = 500.0       # a control this late says that nothing else means much: it is told beside the failures
 FLOOR_MS = 25.0       # below it no p99 is late: a machine that is shared makes as much by itself
 TIMES = 2.0           # a p99 may be so many times the quiet one
+STRETCH_MAX = 8.0     # more patience no machine gets
 LEGS = {"request": 2, "api": 2}  # a request goes there and back, a call of the API begins with a connection
 SAMPLES = 30          # of fewer no p99 is spoken of
 REDIS_WAIT = 0.5      # seconds that Redis may be blocked
@@ -43,7 +44,7 @@ def late(report, baseline, stretch):
     """(sentences, worst stream, its p99, its limit)."""
     p99 = p99_of(report)
     machine = p99.get("control", 0.0)
-    said, worst = [], ("", 0.0, 0.0)
+    said, worst, stretch = [], ("", 0.0, 0.0), min(stretch, STRETCH_MAX)
     for name, value in p99.items():
         if name == "control":
             continue
