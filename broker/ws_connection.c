@@ -316,9 +316,17 @@ static uint64_t max_message(const void *data)
     return ws->server->config->max_message;
 }
 
+static void linger(void *data, int fd)
+{
+    struct ws *ws = data;
+
+    ws_newcomer_linger(ws->server, fd);
+}
+
 static const struct ws_stream_calls stream_calls = {
     .gate = {.on_ping = on_ping, .on_violation = on_violation},
     .max_message = max_message,
+    .linger = linger,
 };
 
 enum lws_loop_input ws_connection_input_of(struct lws *wsi)

@@ -117,9 +117,16 @@ static enum verdict judge(struct ws_gate *gate, uint64_t len, uint64_t max_messa
     unsigned opcode = gate->header[0] & OPCODE;
     const char *wrong = check_header(gate, len);
 
+    /* Behind a close frame nothing counts: RFC 6455 section 5.5.1. */
+    if (gate->closed)
+        return DROP;
     /* The close frame must be sound, since libwebsockets is to read it. */
+    if (!wrong && opcode == OP_CLOSE) {
+        gate->closing = gate->closed = true;
+        return PASS;
+    }
     if (gate->closing)
-        return !wrong && opcode == OP_CLOSE ? PASS : DROP;
+        return DROP;
     if (wrong) {
         violate(gate, CLOSE_PROTOCOL_ERROR, wrong, calls, data);
         return DROP;

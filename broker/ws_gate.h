@@ -33,6 +33,7 @@ struct ws_gate {
     uint8_t verdict;       /* what becomes of the current payload */
     bool fragmented;       /* a message has begun and its last frame has not come */
     bool closing;          /* nothing but a close frame goes on */
+    bool closed;           /* the client's close frame went on; nothing goes on any more */
 };
 
 void ws_gate_close(struct ws_gate *gate);

@@ -66,6 +66,9 @@ struct ws_server {
 /* Takes over a socket that was just accepted. */
 void ws_newcomer_accept(struct ws_server *server, int fd, const struct sockaddr *address, socklen_t address_len);
 
+/* Takes over a socket on which all is said: it is read until the client has ended, for a moment at most. */
+void ws_newcomer_linger(struct ws_server *server, int fd);
+
 /* Drops whoever has taken too long. */
 void ws_newcomers_on_timer(evutil_socket_t fd, short what, void *server);
 

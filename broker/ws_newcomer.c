@@ -512,19 +512,12 @@ static void turn_away(struct ws_server *server, int fd, unsigned status, const c
     close(fd);
 }
 
-static struct newcomer *create(struct ws_server *server, int fd)
+static struct newcomer *create(struct ws_server *server, int fd, SSL *tls)
 {
     struct newcomer *newcomer = mem_calloc(1, sizeof *newcomer);
-    SSL *tls = newcomer && server->tls ? SSL_new(server->tls) : NULL;
 
-    if (!newcomer || (server->tls && !tls)) {
-        mem_free(newcomer);
+    if (!newcomer)
         return NULL;
-    }
-    if (tls) {
-        SSL_set_fd(tls, fd);
-        SSL_set_accept_state(tls);
-    }
     newcomer->server = server;
     newcomer->fd = fd;
     newcomer->tls = tls;
@@ -533,8 +526,51 @@ static struct newcomer *create(struct ws_server *server, int fd)
     event_assign(&newcomer->event, loop_base(server->options.loop), fd, EV_READ | EV_PERSIST, on_event, newcomer);
     newcomer->waiting_for = EV_READ;
     list_init(&newcomer->link);
-    newcomer->silent = true;
     server->newcomer_count++;
+    return newcomer;
+}
+
+void ws_newcomer_linger(struct ws_server *server, int fd)
+{
+    bool crowded = server->newcomer_count >= server->options.max_handshakes;
+    struct newcomer *newcomer = crowded ? NULL : create(server, fd, NULL);
+
+    if (!newcomer) {
+        close(fd);
+        return;
+    }
+    set_state(newcomer, NEWCOMER_LINGER, LINGER_MS);
+    if (event_add(&newcomer->event, NULL) != 0)
+        newcomer_drop(newcomer);
+}
+
+/* Whether TLS is served and can begin, or isn't. */
+static bool begin_tls(struct ws_server *server, int fd, SSL **tls)
+{
+    *tls = NULL;
+    if (!server->tls)
+        return true;
+    *tls = SSL_new(server->tls);
+    if (!*tls || SSL_set_fd(*tls, fd) != 1)
+        return false;
+    SSL_set_accept_state(*tls);
+    return true;
+}
+
+static struct newcomer *begin(struct ws_server *server, int fd, struct address_share *share)
+{
+    SSL *tls;
+    struct newcomer *newcomer = begin_tls(server, fd, &tls) ? create(server, fd, tls) : NULL;
+
+    if (!newcomer) {
+        log_error("connection refused", log_str("reason", error_name(ERROR_NO_MEMORY)));
+        SSL_free(tls);
+        address_share_release(share);
+        close(fd);
+        return NULL;
+    }
+    newcomer->share = share;
+    newcomer->silent = true;
     set_state(newcomer, tls ? NEWCOMER_TLS : NEWCOMER_HEAD, server->config->handshake_timeout);
     return newcomer;
 }
@@ -552,14 +588,9 @@ void ws_newcomer_accept(struct ws_server *server, int fd, const struct sockaddr 
         turn_away(server, fd, 429, "too many connections from your address");
         return;
     }
-    struct newcomer *newcomer = create(server, fd);
-    if (!newcomer) {
-        log_error("connection refused", log_str("reason", error_name(ERROR_NO_MEMORY)));
-        address_share_release(share);
-        close(fd);
+    struct newcomer *newcomer = begin(server, fd, share);
+    if (!newcomer)
         return;
-    }
-    newcomer->share = share;
     newcomer->address_len = address_len < sizeof newcomer->address ? address_len : sizeof newcomer->address;
     memcpy(&newcomer->address, address, newcomer->address_len);
     if (event_add(&newcomer->event, NULL) != 0)

@@ -4,7 +4,9 @@
 #include "broker/tls.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -169,16 +171,33 @@ ssize_t recv(int fd, void *out, size_t len, int flags)
     return stream && !flags ? read_stream(stream, out, len) : recvfrom(fd, out, len, flags, NULL, NULL);
 }
 
+/* TLS takes one record at a time. */
+static ssize_t write_tls(struct ws_stream *stream, const char *data, size_t len)
+{
+    size_t done = 0;
+    ssize_t sent = TLS_FAILED;
+
+    while (done < len && (sent = tls_write(stream->tls, data + done, len - done)) > 0)
+        done += (size_t)sent;
+    if (done) {
+        stream->wants_write = false;
+        return (ssize_t)done;
+    }
+    return fail(sent == TLS_WANTS_WRITE || sent == TLS_WANTS_READ ? EAGAIN : EPIPE);
+}
+
 ssize_t send(int fd, const void *data, size_t len, int flags)
 {
     struct ws_stream *stream = stream_of(fd);
 
-    if (!stream || !stream->tls)
-        return sendto(fd, data, len, flags, NULL, 0);
-    ssize_t sent = tls_write(stream->tls, data, len);
-    if (sent > 0)
-        stream->wants_write = false;
-    return sent > 0 ? sent : fail(sent == TLS_WANTS_WRITE || sent == TLS_WANTS_READ ? EAGAIN : EPIPE);
+    return stream && stream->tls && len ? write_tls(stream, data, len) : sendto(fd, data, len, flags, NULL, 0);
+}
+
+static bool may_still_send(const struct ws_stream *stream)
+{
+    int unread = 0;
+
+    return !stream->gate.closed || stream->begin || (ioctl(stream->fd, FIONREAD, &unread) == 0 && unread > 0);
 }
 
 int shutdown(int fd, int how)
@@ -187,5 +206,11 @@ int shutdown(int fd, int how)
 
     if (stream && stream->tls)
         tls_end(stream->tls);
-    return (int)syscall(SYS_shutdown, fd, how);
+    int result = (int)syscall(SYS_shutdown, fd, how);
+    if (stream && may_still_send(stream)) {
+        int same = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (same >= 0)
+            stream->calls->linger(stream->data, same);
+    }
+    return result;
 }

@@ -16,6 +16,9 @@
 struct ws_stream_calls {
     struct ws_gate_calls gate;
     uint64_t (*max_message)(const void *data); /* bytes */
+    /* libwebsockets is about to close the descriptor while the client may still send. `fd` is another one of the same socket, the
+     * callee's, to be read until the client has ended: unread bytes would make the end a reset, and our close frame be lost. */
+    void (*linger)(void *data, int fd);
 };
 
 /* Embedded in whoever owns the connection; zeroed before ws_stream_open(). */
