@@ -76,6 +76,7 @@ struct api *api_create(const struct api_options *options)
         return NULL;
     list_init(&api->calls);
     api->options = *options;
+    reader_init(&api->reader, options->reads, (options->config->reads_limit + 1) / 2);
     api->config = config_ref(options->config);
     api->http = evhttp_new(loop_base(options->loop));
     if (!api->http || !read_token(api, api->config) ||

@@ -11,6 +11,7 @@ struct api;
 struct config;
 struct loop;
 struct metrics;
+struct reads;
 struct requests;
 struct router;
 struct sessions;
@@ -24,6 +25,7 @@ struct api_options {
     struct sessions *sessions;
     struct router *router;
     struct requests *requests;
+    struct reads *reads; /* whose turn it is to read */
     struct metrics *metrics;
     const char *instance;
     uint64_t started_at_ms;

@@ -74,6 +74,24 @@ void api_call_watch(struct call *call, void (*on_gone)(struct call *call))
         stop_watching(call);
 }
 
+static bool on_turn(struct read *read)
+{
+    struct call *call = container_of(read, struct call, read);
+
+    if (call->http)
+        call->ask(call);
+    else
+        api_call_finish(call);
+    return true;
+}
+
+void api_call_read(struct call *call, void (*ask)(struct call *call))
+{
+    call->ask = ask;
+    call->read.start = on_turn;
+    read_ask(&call->api->reader, &call->read);
+}
+
 struct evhttp_request *api_call_finish(struct call *call)
 {
     struct evhttp_request *http = call->http;
@@ -81,6 +99,8 @@ struct evhttp_request *api_call_finish(struct call *call)
     if (http)
         evhttp_connection_set_closecb(evhttp_request_get_connection(http), NULL, NULL);
     stop_watching(call);
+    if (call->ask)
+        read_done(&call->read);
     list_remove(&call->link);
     call->api->call_count--;
     mem_free(call);

@@ -5,6 +5,7 @@
 #include "proto/push.h"
 
 #include <event2/http.h>
+#include <string.h>
 
 enum { LIMIT_DEFAULT = 100, LIMIT_MAX = 1000, BYTES_MAX = 16 << 20 };
 
@@ -13,6 +14,9 @@ struct history {
     struct address address;
     char name[ADDRESS_NAME_MAX + 1]; /* the address's points here */
     bool since;                      /* it was asked whether something is missing */
+    size_t limit, epoch_len;
+    bool reverse;
+    char epoch[EPOCH_MAX + 1], offset[OFFSET_MAX + 1]; /* an epoch one too long is none of ours */
 };
 
 /* How many of the messages one answer takes. */
@@ -76,31 +80,51 @@ static void on_history(struct storage_request *request, int error, const struct 
     buffer_close(&json);
 }
 
+static void ask_storage(struct call *call)
+{
+    struct history *history = container_of(call, struct history, call);
+    const struct storage_history_query query = {
+        .offset = slice_text(history->offset),
+        .epoch = slice_from(history->epoch, history->epoch_len),
+        .limit = history->limit,
+        .bytes = call->api->config->read_size,
+        .reverse = history->reverse,
+    };
+    char channel[CHANNEL_MAX];
+
+    storage_history(call->api->options.storage,
+                    slice_from(channel, address_channel(&history->address, channel)), &query, &call->request);
+}
+
 static void ask_history(struct api *api, const struct api_input *input, const struct address *address)
 {
     const struct slice *since = api_query_find(input->query, "since");
     const struct slice *epoch = api_query_find(input->query, "epoch");
     uint64_t limit = LIMIT_DEFAULT;
     bool reverse = false;
-    char channel[CHANNEL_MAX];
 
     if (!api_input_number(api, input, "limit", 1, LIMIT_MAX, &limit) ||
         !api_input_bool(api, input, "reverse", &reverse))
         return;
+    if (since && since->len > OFFSET_MAX) {
+        api_reply_error(api, input->http, ERROR_BAD_REQUEST, "\"since\" is no offset");
+        return;
+    }
     struct history *history = api_call_create(api, input->http, sizeof *history, on_history);
     if (!history)
         return;
     memcpy(history->name, address->name.data, address->name.len);
     history->address = (struct address){address->kind, slice_from(history->name, address->name.len)};
     history->since = since && !reverse;
-    const struct storage_history_query query = {
-        .offset = since ? *since : slice_from(NULL, 0),
-        .epoch = epoch ? *epoch : slice_from(NULL, 0),
-        .limit = (size_t)limit,
-        .reverse = reverse,
-    };
-    storage_history(api->options.storage, slice_from(channel, address_channel(address, channel)), &query,
-                    &history->call.request);
+    history->limit = (size_t)limit;
+    history->reverse = reverse;
+    if (since && since->len)
+        memcpy(history->offset, since->data, since->len);
+    if (epoch && epoch->len) {
+        history->epoch_len = epoch->len < sizeof history->epoch ? epoch->len : sizeof history->epoch;
+        memcpy(history->epoch, epoch->data, history->epoch_len);
+    }
+    api_call_read(&history->call, ask_storage);
 }
 
 void api_serve_history(struct api *api, const struct api_input *input)

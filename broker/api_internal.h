@@ -7,6 +7,7 @@
 #include "broker/api.h"
 #include "broker/api_parse.h"
 #include "broker/config.h"
+#include "broker/reads.h"
 #include "proto/errors.h"
 #include "proto/writer.h"
 #include "storage/storage.h"
@@ -24,6 +25,7 @@ struct api {
     struct list calls; /* that wait */
     size_t call_count;
     uint64_t request_count; /* for their ids */
+    struct reader reader;   /* of what callers read: they share the turns of one reader */
     bool draining, closing;
     char address[INET6_ADDRSTRLEN + sizeof "[]:65535" + 16];
 };
@@ -119,11 +121,17 @@ struct call {
     /* The client has left, or the API ends: api_cancel() what can be, api_call_finish() if nothing will call
      * back. NULL: what is under way ends soon by itself. */
     void (*on_gone)(struct call *call);
+
+    struct read read;               /* see api_call_read() */
+    void (*ask)(struct call *call); /* NULL: it reads nothing large */
 };
 
 /* Allocates `size` zeroed bytes that begin with a call; NULL when memory is short or too many wait (answered). */
 void *api_call_create(struct api *api, struct evhttp_request *http, size_t size,
                       void (*on_done)(struct storage_request *, int, const struct storage_result *));
+
+/* Calls `ask`, which asks the storage with call->request, when it is the call's turn to read (reads.h). */
+void api_call_read(struct call *call, void (*ask)(struct call *call));
 
 /* Notices at once when the client leaves, for what may take long. */
 void api_call_watch(struct call *call, void (*on_gone)(struct call *call));

@@ -67,7 +67,13 @@ void api_serve_session(struct api *api, const struct api_input *input)
 struct named {
     struct call call;
     char name[ADDRESS_NAME_MAX + 1];
+    size_t limit;
 };
+
+static struct slice name_of(struct call *call)
+{
+    return slice_text(container_of(call, struct named, call)->name);
+}
 
 static void on_user_listed(struct storage_request *request, int error, const struct storage_result *result)
 {
@@ -86,11 +92,16 @@ static void on_user_listed(struct storage_request *request, int error, const str
     writer_map(&writer, 4);
     writer_pair_str(&writer, "user", slice_text(uid));
     writer_pair_bool(&writer, "online", result->record_count > 0);
-    writer_pair_int(&writer, "count", (int64_t)result->record_count);
+    writer_pair_int(&writer, "count", result->number);
     api_write_records(&writer, "sessions", result->records, result->record_count, "session", place_fields,
                       COUNT_OF(place_fields));
     writer_end(&writer);
     api_reply_json(api, http, 200, &json);
+}
+
+static void ask_user(struct call *call)
+{
+    storage_peek_user(call->api->options.storage, name_of(call), LIMIT_MAX, &call->request);
 }
 
 void api_serve_user(struct api *api, const struct api_input *input)
@@ -103,7 +114,7 @@ void api_serve_user(struct api *api, const struct api_input *input)
     if (!named)
         return;
     memcpy(named->name, user.name.data, user.name.len);
-    storage_list_user(api->options.storage, user.name, &named->call.request);
+    api_call_read(&named->call, ask_user);
 }
 
 static void on_topics_listed(struct storage_request *request, int error, const struct storage_result *result)
@@ -157,19 +168,29 @@ static void on_presence_listed(struct storage_request *request, int error,
     api_reply_json(api, http, 200, &json);
 }
 
+static void ask_presence(struct call *call)
+{
+    const struct address topic = {.kind = ADDRESS_TOPIC, .name = name_of(call)};
+    char channel[CHANNEL_MAX];
+
+    storage_presence_list(call->api->options.storage, slice_from(channel, address_channel(&topic, channel)),
+                          container_of(call, struct named, call)->limit, &call->request);
+}
+
 void api_serve_presence(struct api *api, const struct api_input *input)
 {
     struct address topic;
-    char channel[CHANNEL_MAX];
     uint64_t limit = LIMIT_MAX;
 
     if (!api_input_name(api, input, ADDRESS_TOPIC, &topic) ||
         !api_input_number(api, input, "limit", 1, TOPICS_MAX, &limit))
         return;
-    struct call *call = api_call_create(api, input->http, sizeof *call, on_presence_listed);
-    if (call)
-        storage_presence_list(api->options.storage, slice_from(channel, address_channel(&topic, channel)),
-                              (size_t)limit, &call->request);
+    struct named *named = api_call_create(api, input->http, sizeof *named, on_presence_listed);
+    if (!named)
+        return;
+    memcpy(named->name, topic.name.data, topic.name.len);
+    named->limit = (size_t)limit;
+    api_call_read(&named->call, ask_presence);
 }
 
 /* ---- instances ---- */

@@ -138,6 +138,10 @@ void api_serve_metrics(struct api *api, const struct api_input *input)
                         (double)requests_open(options->requests), &text);
     metrics_write_gauge("api_waiting", "HTTP requests to the API that wait for their answer",
                         (double)api->call_count, &text);
+    metrics_write_gauge("reads_open", "Reads of history and presence that are open at the storage",
+                        (double)options->reads->open, &text);
+    metrics_write_gauge("reads_waiting", "Reads of history and presence that wait for their turn",
+                        (double)options->reads->waiting, &text);
     metrics_write_gauge("storage_up", "1 while the storage serves",
                         storage_state(options->storage) == STORAGE_UP ? 1 : 0, &text);
     metrics_write_gauge("start_time_seconds", "When the process started, in seconds since 1970",

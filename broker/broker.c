@@ -9,6 +9,7 @@
 #include "broker/listener.h"
 #include "broker/loop.h"
 #include "broker/metrics.h"
+#include "broker/reads.h"
 #include "broker/requests.h"
 #include "broker/router.h"
 #include "broker/session.h"
@@ -39,6 +40,7 @@ struct broker {
     struct metrics metrics;
     struct storage *storage;
     struct router *router;
+    struct reads reads;
     struct requests *requests;
     struct sessions *sessions;
     struct connect_routes *connect;
@@ -254,6 +256,10 @@ void broker_reload(struct broker *broker)
     if (broker->api)
         api_reload(broker->api, config, max_connections);
     sessions_set_limits(broker->sessions, config->outbox_limit, config->inflight_limit, config->max_message);
+    sessions_set_shares(broker->sessions, config->turn_commands, config->turn_bytes, config->inflight_total,
+                        config->session_reads);
+    reads_set_limit(&broker->reads, config->reads_limit);
+    requests_set_checks(broker->requests, config->target_checks);
     router_set_max_message(broker->router, payload_limit(config));
     config_unref(broker->config);
     broker->config = config;
@@ -325,6 +331,7 @@ static bool create_parts(struct broker *broker)
     broker->storage = create_storage(broker);
     if (!broker->storage)
         return false;
+    reads_init(&broker->reads, broker->loop, &broker->metrics, config->reads_limit);
     broker->router = router_create(broker->storage, &broker->metrics, payload_limit(config));
     broker->drain_timer = event_new(loop_base(broker->loop), -1, EV_PERSIST, on_drain_tick, broker);
     broker->connect = connect_routes_create();
@@ -334,6 +341,7 @@ static bool create_parts(struct broker *broker)
         .router = broker->router,
         .metrics = &broker->metrics,
         .check_ms = config->heartbeat,
+        .checks_limit = config->target_checks,
     };
     broker->requests = requests_create(&requests);
     if (!broker->router || !broker->drain_timer || !broker->connect || !broker->requests)
@@ -348,6 +356,11 @@ static bool create_parts(struct broker *broker)
         .outbox_limit = config->outbox_limit,
         .inflight_limit = config->inflight_limit,
         .inflight_bytes = config->max_message,
+        .inflight_total = config->inflight_total,
+        .turn_commands = config->turn_commands,
+        .turn_bytes = config->turn_bytes,
+        .session_reads = config->session_reads,
+        .reads = &broker->reads,
         .on_idle = on_idle,
         .data = broker,
     };
@@ -379,6 +392,7 @@ static bool create_parts(struct broker *broker)
         .sessions = broker->sessions,
         .router = broker->router,
         .requests = broker->requests,
+        .reads = &broker->reads,
         .metrics = &broker->metrics,
         .instance = broker->instance,
         .started_at_ms = broker->started_at_ms,
@@ -448,6 +462,8 @@ void broker_destroy(struct broker *broker)
     /* Connections first: their sessions still talk to the storage. Then the storage, whose last callbacks end
      * what still waits for it: sessions, API calls, channels. */
     ws_server_destroy(broker->ws);
+    if (broker->storage)
+        reads_close(&broker->reads);
     storage_destroy(broker->storage);
     api_destroy(broker->api);
     requests_destroy(broker->requests);

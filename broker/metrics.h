@@ -39,6 +39,10 @@
     X(recoveries, "recoveries", "Recoveries of stored messages")                                             \
     X(commands, "commands", "Commands of structured clients")                                                \
     X(commands_failed, "commands_failed", "Of those, the ones answered with an error")                       \
+    X(turns_used_up, "turns_used_up", "Times a client had to wait for its next turn")                           \
+    X(sessions_crowded, "sessions_crowded", "Times a client was not read because of inflight_total")            \
+    X(reads_delayed, "reads_delayed", "Reads of history and presence that had to wait for their turn")          \
+    X(targets_checked, "targets_checked", "Times the registry was asked whether somebody who is asked is there") \
     X(api_answered, "api_answered", "HTTP requests to the API that were answered with success")              \
     X(api_refused, "api_refused", "HTTP requests to the API that were refused, 4xx")                         \
     X(api_failed, "api_failed", "HTTP requests to the API that failed, 5xx")                                 \

@@ -25,7 +25,8 @@ struct requests_options {
     struct storage *storage;
     struct router *router;
     struct metrics *metrics;
-    uint64_t check_ms; /* how often the registry is asked whether the target is still there; 0: never */
+    uint64_t check_ms;   /* how often the registry is asked whether a target is still there; 0: never */
+    size_t checks_limit; /* so often a second at most, for all targets; 0: as often as wanted */
 };
 
 /* NULL when memory is short. */
@@ -33,6 +34,8 @@ struct requests *requests_create(const struct requests_options *options);
 
 /* After the storage was destroyed: what is open is forgotten, without callbacks. NULL is allowed. */
 void requests_destroy(struct requests *requests);
+
+void requests_set_checks(struct requests *requests, size_t limit);
 
 struct request_question {
     struct slice id;   /* unique for ever, at most CORRELATION_MAX bytes */

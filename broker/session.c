@@ -112,6 +112,8 @@ static void session_extra_free(struct session *session)
 void session_free(struct session *session)
 {
     list_remove(&session->link);
+    session_leave_queue(session);
+    session_drop_input(session);
     outbox_close(&session->outbox);
     held_drop(&session->pending, SIZE_MAX);
     feed_close(&session->own);
@@ -130,6 +132,16 @@ void sessions_set_limits(struct sessions *sessions, size_t outbox_limit, size_t 
     sessions->options.inflight_bytes = inflight_bytes;
 }
 
+void sessions_set_shares(struct sessions *sessions, size_t turn_commands, size_t turn_bytes,
+                         size_t inflight_total, size_t session_reads)
+{
+    sessions->options.turn_commands = turn_commands;
+    sessions->options.turn_bytes = turn_bytes;
+    sessions->options.inflight_total = inflight_total;
+    sessions->options.session_reads = session_reads;
+    /* Those who read keep the number that they began with. */
+}
+
 struct session_extra *session_extra(struct session *session)
 {
     if (session->extra)
@@ -141,6 +153,8 @@ struct session_extra *session_extra(struct session *session)
     list_init(&session->extra->asked);
     list_init(&session->extra->answered);
     list_init(&session->extra->asking);
+    reader_init(&session->extra->reader, session->sessions->options.reads,
+                session->sessions->options.session_reads);
     return session->extra;
 }
 
@@ -164,21 +178,12 @@ struct outbox *session_outbox(struct session *session)
 
 void session_drained(struct session *session)
 {
-    session_recover_continue(session);
-}
-
-void session_receive(struct session *session, enum message_content content, struct slice payload)
-{
-    struct metrics *metrics = session->sessions->options.metrics;
-
-    if (session->state != SESSION_ONLINE)
+    if (!session->wants_room)
         return;
-    metrics->messages_received++;
-    metrics->bytes_received += payload.len;
-    if (session->face == FACE_PLAIN)
-        session_receive_plain(session, content, payload);
-    else
-        session_receive_frames(session, content, payload);
+    session->wants_room = false;
+    if (session->extra)
+        reader_release(&session->extra->reader);
+    session_recover_continue(session);
 }
 
 void session_refuse_frame(struct session *session, const char *why)
@@ -275,6 +280,8 @@ struct session *session_open(struct sessions *sessions, const struct session_par
     outbox_init(&session->outbox);
     list_init(&session->pending);
     list_init(&session->link);
+    list_init(&session->queue);
+    list_init(&session->input);
     list_append(&sessions->states[SESSION_REGISTERING], &session->link);
     sessions->total++;
 

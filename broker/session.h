@@ -16,6 +16,7 @@ struct config;
 struct loop;
 struct metrics;
 struct outbox;
+struct reads;
 struct route_params;
 struct router;
 struct session;
@@ -50,6 +51,11 @@ struct sessions_options {
     size_t outbox_limit;   /* bytes */
     size_t inflight_limit; /* messages of one client that wait for the storage before it is no longer read */
     size_t inflight_bytes; /* the same in bytes */
+    size_t inflight_total; /* of all clients together, before only those are read who have little in flight */
+    size_t turn_commands;  /* messages or commands of one client that are carried out in a turn of the loop */
+    size_t turn_bytes;     /* the same in bytes; the one that reaches it is still carried out */
+    size_t session_reads;  /* reads of one client that are open at a time */
+    struct reads *reads;   /* whose turn it is to read */
     void (*on_idle)(void *data); /* the last session is gone; may be NULL */
     void *data;
 };
@@ -64,6 +70,10 @@ void sessions_destroy(struct sessions *sessions);
 /* Limits as in the options; the sessions that are there follow them too. */
 void sessions_set_limits(struct sessions *sessions, size_t outbox_limit, size_t inflight_limit,
                          size_t inflight_bytes);
+
+/* The same for what one client may do while others wait. */
+void sessions_set_shares(struct sessions *sessions, size_t turn_commands, size_t turn_bytes,
+                         size_t inflight_total, size_t session_reads);
 
 /* What the storage reports (storage.h). */
 void sessions_on_storage_down(struct sessions *sessions);
@@ -95,6 +105,9 @@ struct session *session_open(struct sessions *sessions, const struct session_par
 
 /* A whole message from the client. Text is valid UTF-8. */
 void session_receive(struct session *session, enum message_content content, struct slice payload);
+
+/* It isn't read for now because of what it asked for: that nothing is heard of the client says nothing about it. */
+bool session_is_busy(const struct session *session);
 
 /* What waits to be written, to be taken by the transport; NULL while the session isn't online yet. */
 struct outbox *session_outbox(struct session *session);

@@ -15,8 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HISTORY_DEFAULT = 100, HISTORY_MAX = 1000, PRESENCE_MAX = 1000 };
-
 /* ---- frames ---- */
 
 void session_frame_begin(struct session *session, struct writer *writer)
@@ -234,7 +232,7 @@ static void on_sent(struct storage_request *request, int error, const struct sto
             session_ok_end(session, &writer);
         }
     }
-    session_inflight_end(session, op);
+    session_inflight_end(session, op->cost, op->bytes);
     session_op_free(op);
 }
 
@@ -252,7 +250,8 @@ static void send_message(struct session *session, const struct command *command,
     op->request.on_done = on_sent;
     op->command = command->id;
     op->bytes = command->payload.len;
-    session_inflight_begin(session, op);
+    op->cost = command->store || command->key.len ? SCRIPT_COST : 1;
+    session_inflight_begin(session, op->cost, op->bytes);
     struct message_fields fields = {
         .kind = MESSAGE_DATA,
         .content = command->content,
@@ -270,9 +269,8 @@ static void send_message(struct session *session, const struct command *command,
         on_sent(&op->request, ERROR_NO_MEMORY, &nothing);
 }
 
-/* The address in a field; false, and the error is sent, when it isn't one. */
-static bool read_address(struct session *session, const struct command *command, const char *field,
-                         struct slice value, struct address *address)
+bool session_read_address(struct session *session, const struct command *command, const char *field,
+                          struct slice value, struct address *address)
 {
     const char *wrong = address_parse(value, address);
     char text[160];
@@ -301,7 +299,7 @@ static void handle_send(struct session *session, const struct command *command)
 {
     struct address to;
 
-    if (check_sending(session, command) && read_address(session, command, "to", command->to, &to))
+    if (check_sending(session, command) && session_read_address(session, command, "to", command->to, &to))
         send_message(session, command, &to);
 }
 
@@ -328,7 +326,7 @@ static void handle_request(struct session *session, const struct command *comman
 {
     struct address to;
 
-    if (!read_address(session, command, "to", command->to, &to))
+    if (!session_read_address(session, command, "to", command->to, &to))
         return;
     if (to.kind == ADDRESS_TOPIC)
         bad_request(session, command, "\"to\": only a session or a user can be asked");
@@ -336,216 +334,7 @@ static void handle_request(struct session *session, const struct command *comman
         session_ask(session, command, &to);
 }
 
-/* ---- questions to the storage ---- */
-
-/* Begins a question; the caller then makes the storage's call with &op->request. NULL when memory is short (answered). */
-static struct session_op *ask_storage(struct session *session, const struct command *command,
-                                      void (*on_done)(struct storage_request *, int,
-                                                      const struct storage_result *))
-{
-    struct session_op *op = session_op_create(session);
-
-    if (!op) {
-        session_error(session, command->id, ERROR_NO_MEMORY, slice_from(NULL, 0));
-        return NULL;
-    }
-    op->request.on_done = on_done;
-    op->command = command->id;
-    session_inflight_begin(session, op);
-    return op;
-}
-
-/* Begins the answer to one; false when there is nothing to write, and then it is over. */
-static bool answer_begin(struct session_op *op, int error, size_t count, struct writer *writer)
-{
-    /* Of all that the storage is asked, only a history's offset can be malformed. */
-    if (error == ERROR_BAD_REQUEST)
-        session_error(op->session, op->command, error, slice_text("\"since\": no offset of ours"));
-    else if (error)
-        session_error(op->session, op->command, error, slice_from(NULL, 0));
-    else if (session_ok_begin(op->session, writer, op->command, count))
-        return true;
-    session_inflight_end(op->session, op);
-    session_op_free(op);
-    return false;
-}
-
-static void answer_end(struct session_op *op, struct writer *writer)
-{
-    session_ok_end(op->session, writer);
-    session_inflight_end(op->session, op);
-    session_op_free(op);
-}
-
-static struct slice record_field(const struct storage_record *record, const char *name)
-{
-    for (size_t i = 0; i < record->field_count; i++)
-        if (slice_is(record->fields[i].name, name))
-            return record->fields[i].value;
-    return slice_from(NULL, 0);
-}
-
-/* ---- history ---- */
-
-static void on_history(struct storage_request *request, int error, const struct storage_result *result)
-{
-    struct session_op *op = container_of(request, struct session_op, request);
-    bool stored = result->offset.len > 0;
-    size_t limit = op->session->config->max_message, count = 0, bytes = 0;
-    struct writer writer;
-    char to[ADDRESS_MAX + 1];
-
-    /* What would not fit one message is left for the next question. */
-    while (!error && count < result->record_count) {
-        bytes += 512 + record_field(&result->records[count], "payload").len * 2;
-        if (count && bytes > limit)
-            break;
-        count++;
-    }
-    if (!answer_begin(op, error, stored ? 3 : 1, &writer))
-        return;
-    if (stored) {
-        writer_pair_str(&writer, "epoch", result->epoch);
-        writer_pair_str(&writer, "offset", result->offset);
-    }
-    writer_key(&writer, "messages");
-    writer_array(&writer, count);
-    for (size_t i = 0; i < count; i++) {
-        struct message_fields fields;
-        session_history_fields(&result->records[i], &fields);
-        fields.to = slice_from(to, address_format(&op->address, to));
-        push_write_message(&writer, &fields);
-    }
-    writer_end(&writer);
-    answer_end(op, &writer);
-}
-
-static void handle_history(struct session *session, const struct command *command)
-{
-    bool limited = command->present & FIELD_LIMIT;
-    struct address address;
-    char channel[CHANNEL_MAX];
-
-    if (limited && (command->limit < 1 || command->limit > HISTORY_MAX)) {
-        bad_request(session, command, "\"limit\" must be from 1 to 1000");
-        return;
-    }
-    if (!read_address(session, command, "address", command->address, &address))
-        return;
-    struct session_op *op = ask_storage(session, command, on_history);
-    if (!op)
-        return;
-    if (!session_op_keep_address(op, &address)) {
-        static const struct storage_result nothing;
-        on_history(&op->request, ERROR_NO_MEMORY, &nothing);
-        return;
-    }
-    struct storage_history_query query = {
-        .offset = command->since_offset,
-        .epoch = command->since_epoch,
-        .limit = limited ? (size_t)command->limit : HISTORY_DEFAULT,
-        .reverse = command->reverse,
-    };
-    storage_history(session->sessions->options.storage,
-                    slice_from(channel, address_channel(&address, channel)), &query, &op->request);
-}
-
-/* ---- presence, online, ping ---- */
-
-static void write_presence(struct session_op *op, int error, const struct storage_result *result,
-                           int64_t total, struct slice user)
-{
-    size_t listed = result->record_count < PRESENCE_MAX ? result->record_count : PRESENCE_MAX;
-    struct writer writer;
-
-    if (!answer_begin(op, error, 3, &writer))
-        return;
-    writer_pair_bool(&writer, "online", total > 0);
-    writer_pair_int(&writer, "count", total);
-    writer_key(&writer, "sessions");
-    writer_array(&writer, listed);
-    for (size_t i = 0; i < listed; i++) {
-        const struct storage_record *record = &result->records[i];
-        struct slice of = user.len ? user : record_field(record, "user");
-        writer_map(&writer, 1u + (of.len > 0));
-        writer_pair_str(&writer, "session", record->key);
-        if (of.len)
-            writer_pair_str(&writer, "user", of);
-        writer_end(&writer);
-    }
-    writer_end(&writer);
-    answer_end(op, &writer);
-}
-
-static void on_topic_presence(struct storage_request *request, int error, const struct storage_result *result)
-{
-    write_presence(container_of(request, struct session_op, request), error, result, result->number,
-                   slice_from(NULL, 0));
-}
-
-static void on_session_presence(struct storage_request *request, int error,
-                                const struct storage_result *result)
-{
-    write_presence(container_of(request, struct session_op, request), error, result,
-                   (int64_t)result->record_count, slice_from(NULL, 0));
-}
-
-static void on_user_presence(struct storage_request *request, int error, const struct storage_result *result)
-{
-    struct session_op *op = container_of(request, struct session_op, request);
-
-    write_presence(op, error, result, (int64_t)result->record_count, op->address.name);
-}
-
-static void handle_presence(struct session *session, const struct command *command)
-{
-    struct storage *storage = session->sessions->options.storage;
-    struct address address;
-    char channel[CHANNEL_MAX];
-    struct session_op *op;
-
-    if (!read_address(session, command, "address", command->address, &address))
-        return;
-    switch (address.kind) {
-    case ADDRESS_TOPIC:
-        op = ask_storage(session, command, on_topic_presence);
-        if (op)
-            storage_presence_list(storage, slice_from(channel, address_channel(&address, channel)),
-                                  PRESENCE_MAX, &op->request);
-        break;
-    case ADDRESS_USER:
-        op = ask_storage(session, command, on_user_presence);
-        if (op && session_op_keep_address(op, &address))
-            storage_list_user(storage, address.name, &op->request);
-        else if (op)
-            answer_begin(op, ERROR_NO_MEMORY, 0, NULL);
-        break;
-    default:
-        op = ask_storage(session, command, on_session_presence);
-        if (op)
-            storage_find_session(storage, address.name, &op->request);
-        break;
-    }
-}
-
-static void on_counted(struct storage_request *request, int error, const struct storage_result *result)
-{
-    struct session_op *op = container_of(request, struct session_op, request);
-    struct writer writer;
-
-    if (!answer_begin(op, error, 1, &writer))
-        return;
-    writer_pair_int(&writer, "count", result->number);
-    answer_end(op, &writer);
-}
-
-static void handle_online(struct session *session, const struct command *command)
-{
-    struct session_op *op = ask_storage(session, command, on_counted);
-
-    if (op)
-        storage_count(session->sessions->options.storage, &op->request);
-}
+/* ---- ping ---- */
 
 static void handle_ping(struct session *session, const struct command *command)
 {
@@ -570,9 +359,9 @@ static const struct {
     {"reply", FIELD_REQUEST, session_reply},
     {"subscribe", FIELD_TOPIC, session_subscribe},
     {"unsubscribe", FIELD_TOPIC, session_unsubscribe},
-    {"history", FIELD_ADDRESS, handle_history},
-    {"presence", FIELD_ADDRESS, handle_presence},
-    {"online", 0, handle_online},
+    {"history", FIELD_ADDRESS, session_read_history},
+    {"presence", FIELD_ADDRESS, session_read_presence},
+    {"online", 0, session_read_online},
     {"ping", 0, handle_ping},
 };
 
@@ -605,22 +394,26 @@ static void dispatch(struct session *session, const struct command *command)
     session_error(session, command->id, ERROR_UNKNOWN_COMMAND, slice_from(NULL, 0));
 }
 
-void session_receive_frames(struct session *session, enum message_content content, struct slice payload)
+size_t session_receive_frames(struct session *session, enum message_content content, struct slice payload)
 {
     enum message_content wanted = session->face == FACE_JSON ? CONTENT_TEXT : CONTENT_BINARY;
     struct command_reader reader;
     struct command command;
     enum command_status status = COMMAND_READ;
+    const char *from;
 
     if (content != wanted) {
         session_refuse_frame(session, session->face == FACE_JSON
                                           ? "JSON frames go in text messages"
                                           : "MessagePack frames go in binary messages");
-        return;
+        return payload.len;
     }
     command_reader_init(&reader, (enum face)session->face, payload);
-    while (session->state == SESSION_ONLINE && status != COMMAND_END && status != COMMAND_FATAL) {
+    from = reader.at;
+    while (session_has_turn(session) && status != COMMAND_END && status != COMMAND_FATAL) {
         status = command_read(&reader, &command);
+        session_charge_turn(session, (size_t)(reader.at - from));
+        from = reader.at;
         if (status == COMMAND_READ)
             dispatch(session, &command);
         else if (status == COMMAND_BAD)
@@ -628,7 +421,9 @@ void session_receive_frames(struct session *session, enum message_content conten
         else if (status == COMMAND_FATAL)
             session_refuse_frame(session, reader.problem);
     }
+    size_t rest = status == COMMAND_END ? 0 : (size_t)(reader.end - reader.at);
     command_reader_close(&reader);
+    return payload.len - rest;
 }
 
 /* ---- orders ---- */

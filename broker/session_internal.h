@@ -4,8 +4,10 @@
  *   session.c           one session: its strings and parts, opening
  *   session_life.c      registering, coming online, leaving
  *   session_deliver.c   from the bus to the client: messages, takeover, requests
+ *   session_intake.c    what the client sends, carried out by turns
  *   session_route.c     from a plain client: what its route does with a message
  *   session_command.c   from a structured client: the commands
+ *   session_read.c      and those that read: history, presence
  *   session_topic.c     topics: subscribe, unsubscribe
  *   session_recover.c   stored messages that were missed
  *   session_request.c   requests asked by the session, and requests it is to answer */
@@ -16,6 +18,7 @@
 #include "base/log.h"
 #include "broker/loop.h"
 #include "broker/outbox.h"
+#include "broker/reads.h"
 #include "broker/requests.h"
 #include "broker/router.h"
 #include "broker/session.h"
@@ -25,6 +28,7 @@
 
 enum {
     CLOSE_REASON_MAX = 123, /* what a close frame has room for: RFC 6455 section 5.5 */
+    SCRIPT_COST = 4,        /* what counts for so many messages in flight: a script at the storage */
     WAIT_OWN = 1,           /* the subscription of the session's own channel */
     WAIT_GROUP = 2,         /* and of the address it shares */
     WAIT_REGISTER = 4,      /* the registry's answer */
@@ -39,6 +43,7 @@ enum recover_cause { RECOVER_HELLO, RECOVER_SUBSCRIBE, RECOVER_OUTAGE };
 /* How far a feed got in the history of its address, and a recovery that is under way. */
 struct feed_memory {
     struct feed *feed;
+    struct read read; /* waits for its turn while `reading` */
     char epoch[EPOCH_MAX + 1], offset[OFFSET_MAX + 1]; /* of the last stored message delivered; empty: none */
     struct storage_request request;                    /* open while `reading` */
     struct list held;                                  /* live messages that wait until it has recovered */
@@ -103,6 +108,8 @@ struct session_extra {
     size_t subscription_count;
     struct list asked, answered, asking;
     size_t asked_count, answered_count, asking_count;
+    struct reader reader; /* of what recovers, and of what the client reads */
+    size_t reading_count; /* the client's reads that wait or are open */
     uint64_t request_count;
     char close_reason[CLOSE_REASON_MAX + 1]; /* an operator's; empty: the code's name */
 };
@@ -119,8 +126,12 @@ struct session {
     struct session_extra *extra;     /* owned; NULL until needed */
     uint64_t connected_at_ms;
     size_t inflight_bytes;
-    uint32_t inflight;   /* messages handed to the bus, not answered yet */
-    uint32_t ops;        /* operations that point here, `inflight` included */
+    uint32_t inflight;   /* messages handed to the bus, not answered yet; some count for more */
+    uint32_t ops;        /* operations that point here */
+    struct list queue;   /* in sessions->resting, in sessions->crowded, or alone */
+    struct list input;   /* struct input: what was received and is not carried out yet */
+    size_t turn_bytes;   /* carried out in the turn of that number */
+    uint32_t turn_commands, turn;
     struct list pending; /* struct held_message: what came while REGISTERING */
     size_t pending_bytes;
     uint32_t pending_count;
@@ -136,7 +147,9 @@ struct session {
     bool asking : 1;     /* the registry request is open */
     bool registered : 1; /* the registry may hold it: set when asked, cleared when told to forget */
     bool restore_again : 1;
-    bool paused : 1;     /* the client isn't read because too much of it is in flight */
+    bool reading : 1;    /* what its transport was told */
+    bool paused : 1;     /* nothing is carried out because too much is in flight */
+    bool crowded : 1;    /* in sessions->crowded */
     bool complained : 1; /* a failed or absent message was logged; cleared by one that arrived */
     bool wants_room : 1; /* a recovery waits for the outbox to drain */
     bool opened : 1;     /* it was online, so it counts when it closes */
@@ -150,6 +163,11 @@ struct sessions {
     struct list states[SESSION_STATE_COUNT];
     struct list restoring; /* ONLINE, to be registered anew */
     struct list ended;     /* LEAVING, to be torn down at the end of the turn */
+    struct list resting; /* ONLINE, their turn was used up: by turns */
+    struct list crowded; /* ONLINE, `paused` because all together have too much in flight */
+    size_t resting_count;
+    struct loop_task turn_task;
+    size_t inflight; /* of all */
     struct list op_pool;
     size_t op_pool_count;
     size_t online, total;
@@ -168,11 +186,9 @@ struct session_op {
     struct list pool_link;
     struct session *session;
     struct frame *reply; /* owned; sent to the client when the message was handed on; NULL: none */
-    size_t bytes;
-    int64_t command;        /* the id to answer; 0: none */
-    struct address address; /* what a command asked about; see session_op_keep_address() */
-    char *name;             /* owned: the address's name */
-    char *kept;             /* owned: a plain session's answer, `bytes` long; NULL: none */
+    size_t cost, bytes; /* what it counts for while it is in flight */
+    int64_t command;    /* the id to answer; 0: none */
+    char *kept;         /* owned: a plain session's answer, `bytes` long; NULL: none */
     enum message_content kept_content;
 };
 
@@ -190,10 +206,6 @@ void sessions_retry_later(
 struct session_op *session_op_create(struct session *session); /* NULL when memory is short */
 void session_op_free(struct session_op *op);                   /* may free the session */
 
-/* Keeps a copy of `address` in op->address; false when memory is short. */
-bool session_op_keep_address(struct session_op *op, const struct address *address)
-    __attribute__((warn_unused_result));
-
 /* ---- session.c ---- */
 
 /* The longest start of `text` that is whole characters and fits `max` bytes. */
@@ -202,10 +214,6 @@ size_t session_cut_text(struct slice text, size_t max);
 struct slice session_remote(const struct session *session);
 struct slice session_agent(const struct session *session);
 void session_free(struct session *session);
-
-/* Counts a message as in flight, or as answered; reading from the client stops and resumes by that. */
-void session_inflight_begin(struct session *session, struct session_op *op);
-void session_inflight_end(struct session *session, struct session_op *op);
 
 /* Frees the session when nothing holds it any more. */
 void session_maybe_free(struct session *session);
@@ -265,6 +273,23 @@ void session_take(struct feed *feed, struct message *message);
 bool held_append(struct list *list, size_t *bytes, struct feed *feed, struct message *message);
 void held_drop(struct list *list, size_t count); /* the first `count` */
 
+/* ---- session_intake.c ---- */
+
+/* Whether a command may be carried out now; each that is, is charged. */
+bool session_has_turn(const struct session *session);
+void session_charge_turn(struct session *session, size_t bytes);
+
+/* Reads from the client, or waits, as things stand. */
+void session_settle(struct session *session);
+
+/* Counts something as in flight, or as answered; what the client sends waits and goes on by that. */
+void session_inflight_begin(struct session *session, size_t cost, size_t bytes);
+void session_inflight_end(struct session *session, size_t cost, size_t bytes);
+
+void session_leave_queue(struct session *session);
+void session_drop_input(struct session *session); /* not while it is carried out */
+void sessions_on_turn(struct loop_task *task);
+
 /* ---- session_route.c ---- */
 
 void session_receive_plain(struct session *session, enum message_content content, struct slice payload);
@@ -274,7 +299,12 @@ void session_act(struct session *session, enum message_content content, struct s
 
 /* ---- session_command.c ---- */
 
-void session_receive_frames(struct session *session, enum message_content content, struct slice payload);
+/* Carries commands out while the session has its turn; returns how many bytes are dealt with. */
+size_t session_receive_frames(struct session *session, enum message_content content, struct slice payload);
+
+/* The address in a field; false, and the error is sent, when it isn't one. */
+bool session_read_address(struct session *session, const struct command *command, const char *field,
+                          struct slice value, struct address *address);
 
 /* What came of a recovery, for the client; NULL stands for "there was none". */
 struct recovery_outcome {
@@ -312,6 +342,18 @@ void session_refuse_frame(struct session *session, const char *why);
 
 /* An operator's order, a MESSAGE_CONTROL. */
 void session_order(struct session *session, const struct message *message);
+
+/* ---- session_read.c ---- */
+
+void session_read_history(struct session *session, const struct command *command);
+void session_read_presence(struct session *session, const struct command *command);
+void session_read_online(struct session *session, const struct command *command);
+
+/* How many bytes of stored messages are asked for at a time. */
+size_t session_read_size(const struct session *session);
+
+/* Whether an answer of so many bytes may be asked for; otherwise the session goes on when its outbox has drained. */
+bool session_has_room(struct session *session, size_t bytes);
 
 /* ---- session_topic.c ---- */
 

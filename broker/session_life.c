@@ -115,8 +115,7 @@ void session_greet(struct session *session)
 {
     session->greeted = true;
     take_pending(session);
-    if (session->state == SESSION_ONLINE)
-        session->transport->ops->set_reading(session->transport, true);
+    session_settle(session);
 }
 
 void session_maybe_online(struct session *session)
@@ -219,6 +218,9 @@ void session_end(struct session *session, int code)
     if (session->state == SESSION_LEAVING)
         return; /* that was too much for a slow reader */
     session_set_state(session, SESSION_LEAVING);
+    session_leave_queue(session);
+    if (session->extra)
+        reader_release(&session->extra->reader);
     list_remove(&session->link);
     list_append(&sessions->ended, &session->link);
     loop_defer(sessions->options.loop, &sessions->teardown_task);
@@ -242,6 +244,7 @@ void sessions_on_teardown(struct loop_task *task)
         list_append(&sessions->states[SESSION_LEAVING], link);
         router_unsubscribe(sessions->options.router, &session->own.subscriber);
         router_unsubscribe(sessions->options.router, &session->group.subscriber);
+        session_drop_input(session);
         session_requests_drop(session);
         session_topics_drop(session);
         if (!session->asking)

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE = 256, PAGE_BYTES = 256 * 1024 };
+enum { PAGE = 256 };
 
 static void read_page(struct feed *feed);
 
@@ -249,6 +249,7 @@ static void on_history_read(struct storage_request *request, int error, const st
     bool dropped = subscription && subscription->dropped;
 
     feed->memory->reading = false;
+    read_done(&feed->memory->read);
     if (dropped)
         subscription_maybe_free(subscription);
     else if (session->state == SESSION_ONLINE)
@@ -257,27 +258,49 @@ static void on_history_read(struct storage_request *request, int error, const st
     session_maybe_free(session);
 }
 
-static void read_page(struct feed *feed)
+/* The feed's turn to read has come. */
+static bool on_turn(struct read *read)
 {
-    struct feed_memory *memory = feed->memory;
+    static const struct storage_result nothing;
+    struct feed_memory *memory = container_of(read, struct feed_memory, read);
+    struct feed *feed = memory->feed;
     struct session *session = feed->session;
+    const struct subscription *subscription = subscription_of(feed);
     struct address address;
     char text[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
-    const char *wrong = address_parse(feed_address(feed, text), &address);
 
-    if (wrong)
-        return;
+    if (session->state != SESSION_ONLINE || (subscription && subscription->dropped) ||
+        address_parse(feed_address(feed, text), &address)) {
+        on_history_read(&memory->request, ERROR_CANCELLED, &nothing);
+        return true;
+    }
+    if (!session_has_room(session, session_read_size(session)))
+        return false;
     struct storage_history_query query = {
         .offset = slice_text(memory->offset),
         .epoch = slice_text(memory->epoch),
         .limit = PAGE,
-        .bytes = PAGE_BYTES,
+        .bytes = session_read_size(session),
     };
-    memory->reading = true;
-    memory->request.on_done = on_history_read;
-    session->ops++;
     storage_history(session->sessions->options.storage,
                     slice_from(channel, address_channel(&address, channel)), &query, &memory->request);
+    return true;
+}
+
+static void read_page(struct feed *feed)
+{
+    struct feed_memory *memory = feed->memory;
+    struct session_extra *extra = session_extra(feed->session);
+
+    if (!extra) { /* connected anew, the client gets what it can't get now */
+        session_end(feed->session, CLOSE_INTERNAL);
+        return;
+    }
+    memory->reading = true;
+    memory->request.on_done = on_history_read;
+    memory->read.start = on_turn;
+    feed->session->ops++;
+    read_ask(&extra->reader, &memory->read);
 }
 
 void feed_recover(struct feed *feed, enum recover_cause cause, int64_t command)
@@ -355,8 +378,7 @@ static void continue_feed(struct feed *feed)
 
 void session_recover_continue(struct session *session)
 {
-    if (!session->wants_room || session->state != SESSION_ONLINE)
+    if (session->state != SESSION_ONLINE)
         return;
-    session->wants_room = false;
     each_feed(session, continue_feed);
 }

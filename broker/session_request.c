@@ -60,7 +60,7 @@ static void on_answer_sent(struct storage_request *request, int error, const str
         session_error(session, op->command, ERROR_GONE, slice_from(NULL, 0));
     else if (op->command)
         session_ok_empty(session, op->command);
-    session_inflight_end(session, op);
+    session_inflight_end(session, op->cost, op->bytes);
     if (op->kept && !error && result->number == 0 && session->state == SESSION_ONLINE)
         session_act(session, op->kept_content, slice_from(op->kept, op->bytes));
     session_op_free(op);
@@ -99,7 +99,7 @@ static void send_answer(struct session *session, enum message_kind kind, struct 
     /* Without memory for it, it is only lost if the one who asked has just gone. */
     op->kept = keep ? mem_dup(payload.data, payload.len) : NULL;
     op->kept_content = content;
-    session_inflight_begin(session, op);
+    session_inflight_begin(session, op->cost, op->bytes);
     session->sessions->options.metrics->requests_answered += kind != MESSAGE_GONE;
     struct slice at = slice_from(channel, address_channel(&to, channel));
     if (!router_publish(session->sessions->options.router, at, &fields, &op->request))

@@ -36,7 +36,7 @@ static void on_published(struct storage_request *request, int error, const struc
     session->complained = failed;
     if (session->state == SESSION_ONLINE && op->reply && !error)
         session_push(session, op->reply);
-    session_inflight_end(session, op);
+    session_inflight_end(session, op->cost, op->bytes);
     session_op_free(op);
 }
 
@@ -97,7 +97,7 @@ static void publish(struct session *session, enum message_content content, struc
     bool replied = op->reply || !session->params->route->has_reply || content != CONTENT_TEXT;
     bool expanded = replied && expand(session, content, &payload);
     op->bytes = payload.len;
-    session_inflight_begin(session, op);
+    session_inflight_begin(session, op->cost, op->bytes);
     struct message_fields fields = {
         .kind = MESSAGE_DATA,
         .content = content,

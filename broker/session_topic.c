@@ -105,6 +105,7 @@ static void on_joined(struct storage_request *request, int error, const struct s
 
     (void)result;
     subscription->joining = false;
+    session_inflight_end(session, SCRIPT_COST, 0);
     if (error)
         log_warn("presence not joined", log_slice("session", session_name(session)),
                  log_slice("topic", topic_of(subscription)), log_str("reason", error_name(error)));
@@ -123,6 +124,7 @@ static void join(struct subscription *subscription)
         return;
     subscription->joining = true;
     session->ops++;
+    session_inflight_begin(session, SCRIPT_COST, 0);
     subscription->join.on_done = on_joined;
     storage_presence_join(session->sessions->options.storage, topic_channel(subscription, channel), &view,
                           &subscription->join);
@@ -130,9 +132,12 @@ static void join(struct subscription *subscription)
 
 static void on_left(struct storage_request *request, int error, const struct storage_result *result)
 {
+    struct session_op *op = container_of(request, struct session_op, request);
+
     (void)error;
     (void)result;
-    session_op_free(container_of(request, struct session_op, request));
+    session_inflight_end(op->session, op->cost, 0);
+    session_op_free(op);
 }
 
 static void leave(struct subscription *subscription)
@@ -145,6 +150,8 @@ static void leave(struct subscription *subscription)
     if (!op)
         return;
     op->request.on_done = on_left;
+    op->cost = SCRIPT_COST;
+    session_inflight_begin(session, op->cost, 0);
     storage_presence_leave(session->sessions->options.storage, topic_channel(subscription, channel), &view,
                            &op->request);
 }

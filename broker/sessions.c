@@ -45,9 +45,12 @@ struct sessions *sessions_create(const struct sessions_options *options)
         list_init(&sessions->states[i]);
     list_init(&sessions->restoring);
     list_init(&sessions->ended);
+    list_init(&sessions->resting);
+    list_init(&sessions->crowded);
     list_init(&sessions->op_pool);
     loop_task_init(&sessions->teardown_task, sessions_on_teardown);
     loop_task_init(&sessions->restore_task, on_restore);
+    loop_task_init(&sessions->turn_task, sessions_on_turn);
     buffer_init(&sessions->address, 0);
     buffer_init(&sessions->payload, 0);
     buffer_init(&sessions->frame, 0);
@@ -69,6 +72,7 @@ void sessions_destroy(struct sessions *sessions)
         return;
     loop_cancel(&sessions->teardown_task);
     loop_cancel(&sessions->restore_task);
+    loop_cancel(&sessions->turn_task);
     event_free(sessions->retry);
     /* Those that ended in the last turn, and those that waited for the storage to come back. */
     list_splice(&sessions->ended, &sessions->restoring);
@@ -119,7 +123,7 @@ struct session_op *session_op_create(struct session *session)
         return NULL;
     if (link)
         sessions->op_pool_count--;
-    *op = (struct session_op){.session = session};
+    *op = (struct session_op){.session = session, .cost = 1};
     session->ops++;
     return op;
 }
@@ -130,7 +134,6 @@ void session_op_free(struct session_op *op)
     struct sessions *sessions = session->sessions;
 
     frame_unref(op->reply);
-    mem_free(op->name);
     mem_free(op->kept);
     if (sessions->op_pool_count < OP_POOL_MAX) {
         list_prepend(&sessions->op_pool, &op->pool_link);
@@ -140,40 +143,6 @@ void session_op_free(struct session_op *op)
     }
     session->ops--;
     session_maybe_free(session);
-}
-
-bool session_op_keep_address(struct session_op *op, const struct address *address)
-{
-    op->name = mem_dup(address->name.data, address->name.len);
-    op->address = (struct address){.kind = address->kind, .name = slice_from(op->name, address->name.len)};
-    return op->name != NULL;
-}
-
-void session_inflight_begin(struct session *session, struct session_op *op)
-{
-    const struct sessions_options *options = &session->sessions->options;
-
-    session->inflight++;
-    session->inflight_bytes += op->bytes;
-    if (session->paused || session->state != SESSION_ONLINE ||
-        (session->inflight < options->inflight_limit && session->inflight_bytes < options->inflight_bytes))
-        return;
-    session->paused = true;
-    session->transport->ops->set_reading(session->transport, false);
-}
-
-void session_inflight_end(struct session *session, struct session_op *op)
-{
-    const struct sessions_options *options = &session->sessions->options;
-
-    session->inflight--;
-    session->inflight_bytes -= op->bytes;
-    if (!session->paused || session->state != SESSION_ONLINE ||
-        session->inflight > options->inflight_limit / 2 ||
-        session->inflight_bytes > options->inflight_bytes / 2)
-        return;
-    session->paused = false;
-    session->transport->ops->set_reading(session->transport, true);
 }
 
 /* ---- ending ---- */

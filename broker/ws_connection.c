@@ -53,6 +53,7 @@ struct ws {
     uint8_t pongs;      /* in the outbox, at most */
     bool awaiting_writable;
     bool skipping; /* the rest of a refused message is thrown away */
+    bool progress; /* something was written since it was last asked whether it is kept waiting */
 };
 
 /* NULL for what is no session. */
@@ -139,6 +140,7 @@ static bool flush(struct ws *ws)
         if (lws_write(ws->wsi, (unsigned char *)(uintptr_t)data, len, LWS_WRITE_HTTP) < 0)
             return false;
         ws->server->options.metrics->bytes_sent += len;
+        ws->progress = true;
         outbox_pop(outbox, frames);
         if (!outbox->count)
             on_drained(ws);
@@ -225,6 +227,14 @@ static void send_ping(struct ws *ws, uint64_t now)
         want_write(&ws->transport);
 }
 
+/* Its pong may wait to be read: it isn't read because of what it asked for, and takes what there is for it. */
+static bool is_kept_waiting(struct ws *ws)
+{
+    const struct outbox *outbox = session_outbox(ws->session);
+
+    return session_is_busy(ws->session) && (ws->progress || !outbox || !outbox->count);
+}
+
 void ws_connections_tick(struct ws_server *server)
 {
     uint64_t now = clock_monotonic_ms();
@@ -233,6 +243,13 @@ void ws_connections_tick(struct ws_server *server)
         struct ws *ws = container_of(server->pinged.next, struct ws, due);
         if (ws->due_ms > now)
             break;
+        if (is_kept_waiting(ws)) {
+            ws->progress = false;
+            list_remove(&ws->due);
+            ws->due_ms = now + server->config->ping_timeout;
+            list_append(&server->pinged, &ws->due);
+            continue;
+        }
         server->options.metrics->sessions_silent++;
         session_end(ws->session, CLOSE_PING_TIMEOUT);
     }

@@ -143,6 +143,12 @@ void storage_list_user(struct storage *storage, struct slice user, struct storag
     storage->ops->list_user(storage, user, request);
 }
 
+void storage_peek_user(struct storage *storage, struct slice user, size_t limit,
+                       struct storage_request *request)
+{
+    storage->ops->peek_user(storage, user, limit, request);
+}
+
 void storage_list_instances(struct storage *storage, struct storage_request *request)
 {
     storage->ops->list_instances(storage, request);

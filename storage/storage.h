@@ -255,6 +255,10 @@ void storage_find_session(struct storage *storage, struct slice name, struct sto
 /* records: the user's sessions; one field: instance. */
 void storage_list_user(struct storage *storage, struct slice user, struct storage_request *request);
 
+/* records: up to `limit` of the user's sessions; one field: instance. number: how many there are. */
+void storage_peek_user(struct storage *storage, struct slice user, size_t limit,
+                       struct storage_request *request);
+
 /* records: the instances with a lease. */
 void storage_list_instances(struct storage *storage, struct storage_request *request);
 
@@ -289,6 +293,7 @@ struct storage_ops {
     void (*list_sessions)(struct storage *, struct slice, size_t, struct storage_request *);
     void (*find_session)(struct storage *, struct slice, struct storage_request *);
     void (*list_user)(struct storage *, struct slice, struct storage_request *);
+    void (*peek_user)(struct storage *, struct slice, size_t, struct storage_request *);
     void (*list_instances)(struct storage *, struct storage_request *);
 };
 

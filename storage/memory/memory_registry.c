@@ -144,7 +144,8 @@ void memory_find_session(struct storage *storage, struct slice name, struct stor
     memory_enqueue(memory, item, request);
 }
 
-void memory_list_user(struct storage *storage, struct slice name, struct storage_request *request)
+static void list_user(struct storage *storage, struct slice name, size_t limit, bool counted,
+                      struct storage_request *request)
 {
     struct memory *memory = memory_of(storage);
     struct item *item = memory_item_for(memory, request, 0);
@@ -153,16 +154,29 @@ void memory_list_user(struct storage *storage, struct slice name, struct storage
         return;
     struct registry_user *user = registry_find_user(&memory->registry, name);
     if (user) {
-        item->page = memory_session_page_create(user->session_count);
+        item->number = counted ? (int64_t)user->session_count : 0;
+        item->page = memory_session_page_create(limit < user->session_count ? limit : user->session_count);
         if (!item->page)
             item->error = ERROR_NO_MEMORY;
     }
     if (item->page) {
         list_for_each (pos, &user->sessions)
-            memory_page_add_session(item->page, container_of(pos, struct registry_session, of_user),
-                                    REGISTRY_INSTANCE, 1);
+            if (item->page->count < limit)
+                memory_page_add_session(item->page, container_of(pos, struct registry_session, of_user),
+                                        REGISTRY_INSTANCE, 1);
     }
     memory_enqueue(memory, item, request);
+}
+
+void memory_list_user(struct storage *storage, struct slice name, struct storage_request *request)
+{
+    list_user(storage, name, SIZE_MAX, false, request);
+}
+
+void memory_peek_user(struct storage *storage, struct slice name, size_t limit,
+                      struct storage_request *request)
+{
+    list_user(storage, name, limit, true, request);
 }
 
 void memory_list_instances(struct storage *storage, struct storage_request *request)

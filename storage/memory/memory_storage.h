@@ -195,6 +195,8 @@ void memory_list_sessions(struct storage *storage, struct slice cursor, size_t l
                           struct storage_request *request);
 void memory_find_session(struct storage *storage, struct slice name, struct storage_request *request);
 void memory_list_user(struct storage *storage, struct slice name, struct storage_request *request);
+void memory_peek_user(struct storage *storage, struct slice name, size_t limit,
+                      struct storage_request *request);
 void memory_list_instances(struct storage *storage, struct storage_request *request);
 
 #endif

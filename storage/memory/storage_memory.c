@@ -121,6 +121,7 @@ static const struct storage_ops ops = {
     .list_sessions = memory_list_sessions,
     .find_session = memory_find_session,
     .list_user = memory_list_user,
+    .peek_user = memory_peek_user,
     .list_instances = memory_list_instances,
 };
 

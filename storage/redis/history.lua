@@ -2,7 +2,7 @@
 -- KEYS: the stream; ARGV: the offset to go on from ('': none) and its epoch ('': unknown), how many messages, '1' for
 -- the newest first, for how long at most a message is kept in ms, how many bytes
 -- Returns: the oldest and the newest offset, the epoch, where to go on ('': that was all); then the entries
-local PIECE, VISITS = 32, 20000
+local PIECE, VISITS = 16, 4000
 local stream, reverse = KEYS[1], ARGV[4] == '1'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -26,16 +26,19 @@ if ARGV[2] ~= '' and ARGV[2] ~= epoch then
   at = ''
 end
 local left, bytes, visits, ended = tonumber(ARGV[3]), tonumber(ARGV[6]), VISITS, false
+-- Pieces grow as long as the messages are small: what is copied here is not much more than what is returned.
+local piece = 1
 local reply = {first[1], last[1], epoch, ''}
 
 while left > 0 and bytes > 0 and visits > 0 and not ended do
   local entries
   if reverse then
-    entries = redis.call('XREVRANGE', stream, at == '' and '+' or '(' .. at, '-', 'COUNT', PIECE)
+    entries = redis.call('XREVRANGE', stream, at == '' and '+' or '(' .. at, '-', 'COUNT', piece)
   else
-    entries = redis.call('XRANGE', stream, at == '' and '-' or '(' .. at, '+', 'COUNT', PIECE)
+    entries = redis.call('XRANGE', stream, at == '' and '-' or '(' .. at, '+', 'COUNT', piece)
   end
-  ended = #entries < PIECE
+  ended = #entries < piece
+  local before = bytes
   for i, entry in ipairs(entries) do
     local expires = field(entry, 'expires')
     at = entry[1]
@@ -49,7 +52,8 @@ while left > 0 and bytes > 0 and visits > 0 and not ended do
       end
     end
   end
-  visits = visits - PIECE
+  visits = visits - piece
+  if (before - bytes) * 4 < bytes then piece = math.min(piece * 2, PIECE) else piece = 1 end
 end
 if not ended and at ~= (reverse and first[1] or last[1]) then
   reply[4] = at

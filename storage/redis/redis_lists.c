@@ -9,7 +9,7 @@
 /* Sessions are listed through the instances: for each living one, in the order of the ids, its set of names
  * is scanned. A cursor says where to go on: the instance, SSCAN's cursor, and the last name given of that
  * scan's step, whose names are taken in their order so that it can be continued in the middle. */
-enum { SCAN_COUNT = 100, CURSOR_TEXT_MAX = 32 };
+enum { SCAN_COUNT = 100, CURSOR_TEXT_MAX = 32, PEEK_MAX = 100000 };
 
 struct rows {
     struct redis_task task; /* `waiting` counts replies of the step under way */
@@ -33,7 +33,8 @@ static void rows_end(struct redis_task *task)
 {
     struct rows *rows = (struct rows *)task;
     struct storage_request *request = task->request;
-    struct storage_result result = {.records = rows->records, .record_count = rows->count};
+    struct storage_result result = {
+        .number = task->number, .records = rows->records, .record_count = rows->count};
     struct slice cursor = {0};
 
     if (rows->id_index < rows->id_count && rows->limit && !task->error) {
@@ -224,6 +225,38 @@ void redis_lists_user(struct storage *base, struct slice user, struct storage_re
         redis_key_address(rows->task.storage, &key, ADDRESS_USER, user);
         const struct slice args[] = {slice_text("HGETALL"), redis_key_slice(&key)};
         redis_task_command(&rows->task, args, 2, on_user);
+    } else {
+        rows->task.error = ERROR_BAD_REQUEST;
+    }
+    redis_task_made(&rows->task);
+}
+
+static void on_user_counted(void *data, const struct redis_reply *reply, int error)
+{
+    struct rows *rows = data;
+
+    if (!error)
+        rows->task.number = reply->integer;
+    rows_replied(rows, error);
+}
+
+void redis_lists_peek_user(struct storage *base, struct slice user, size_t limit,
+                           struct storage_request *request)
+{
+    struct rows *rows = rows_create(redis_storage_of(base), request);
+    struct redis_key key;
+    char most[24];
+
+    if (!rows)
+        return;
+    if (address_check_name(user) == NULL) {
+        redis_key_address(rows->task.storage, &key, ADDRESS_USER, user);
+        snprintf(most, sizeof most, "%zu", limit < PEEK_MAX ? limit : PEEK_MAX);
+        const struct slice count[] = {slice_text("HLEN"), redis_key_slice(&key)};
+        const struct slice list[] = {slice_text("HRANDFIELD"), redis_key_slice(&key), slice_text(most),
+                                     slice_text("WITHVALUES")};
+        redis_task_command(&rows->task, count, 2, on_user_counted);
+        redis_task_command(&rows->task, list, 4, on_user);
     } else {
         rows->task.error = ERROR_BAD_REQUEST;
     }

@@ -357,6 +357,8 @@ void redis_lists_sessions(struct storage *base, struct slice cursor, size_t limi
                           struct storage_request *request);
 void redis_lists_find(struct storage *base, struct slice name, struct storage_request *request);
 void redis_lists_user(struct storage *base, struct slice user, struct storage_request *request);
+void redis_lists_peek_user(struct storage *base, struct slice user, size_t limit,
+                           struct storage_request *request);
 void redis_lists_instances(struct storage *base, struct storage_request *request);
 
 /* ---- redis_setup.c ---- */

@@ -114,6 +114,7 @@ static const struct storage_ops redis_ops = {.name = "redis",
                                              .list_sessions = redis_lists_sessions,
                                              .find_session = redis_lists_find,
                                              .list_user = redis_lists_user,
+                                             .peek_user = redis_lists_peek_user,
                                              .list_instances = redis_lists_instances};
 
 static bool storage_init(struct redis_storage *storage, struct redis_server *server,

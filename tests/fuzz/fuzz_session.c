@@ -13,9 +13,13 @@ enum {
     CLIENTS = 6,
     STEPS_MAX = 400,
     ROUNDS_MAX = 64,
+    CALM_MAX = 8 * STEPS_MAX, /* what came of each step may take some turns */
     OUTBOX_LIMIT = 256,
     INFLIGHT_LIMIT = 4,
-    INFLIGHT_BYTES = 200
+    INFLIGHT_BYTES = 200,
+    INFLIGHT_TOTAL = 8,
+    TURN_COMMANDS = 3,
+    TURN_BYTES = 150
 };
 
 static struct session_fixture fixture;
@@ -76,6 +80,12 @@ static void send_message(uint8_t arg)
     /* Also past a pause and a close: what was read already still comes. */
     session_receive(client_at(arg)->session, arg & 0x40 ? CONTENT_BINARY : CONTENT_TEXT,
                     slice_from(bytes, arg & 0x80 ? sizeof bytes : arg & 7));
+}
+
+static void send_burst(uint8_t arg)
+{
+    for (unsigned i = 0; i < 2u + arg / CLIENTS % 16; i++)
+        send_message((uint8_t)(arg % CLIENTS));
 }
 
 static void deliver_message(uint8_t arg)
@@ -146,9 +156,35 @@ static void wake_client(uint8_t arg)
         client_at(arg)->stalled = client_at(arg)->lingering = arg & 0x80;
 }
 
+static bool anybody_waits(void)
+{
+    list_for_each (link, &fixture.clients) {
+        const struct client *client = container_of(link, struct client, link);
+        if (client->session && !client->closes && session_outbox(client->session) && !client->reading)
+            return true;
+    }
+    return false;
+}
+
+/* Everything is answered and everybody reads: then nobody who is online is kept waiting. */
+static void calm_down(uint8_t arg)
+{
+    (void)arg;
+    if (fixture.fake->storage.state != STORAGE_UP)
+        break_or_mend(0);
+    list_for_each (link, &fixture.clients)
+        container_of(link, struct client, link)->stalled = false;
+    for (int round = 0; round < 2 || anybody_waits(); round++) {
+        fuzz_require(round < CALM_MAX);
+        session_fixture_turn(&fixture);
+        for (int kind = 0; kind < FAKE_KIND_COUNT; kind++)
+            fake_storage_answer_all(fixture.fake, (enum fake_kind)kind, ERROR_NONE, 0);
+    }
+}
+
 static void (*const steps[])(uint8_t) = {
-    connect_client, lose_client, end_client, send_message,  deliver_message, give_notice,
-    answer_some,    answer_all,  turn,       break_or_mend, end_some,        wake_client};
+    connect_client, lose_client, end_client,    send_message, deliver_message, give_notice, answer_some,
+    answer_all,     turn,        break_or_mend, end_some,     wake_client,     send_burst,  calm_down};
 
 /* ---- what must hold ---- */
 
@@ -193,8 +229,12 @@ static void finish(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const struct sessions_options options = {
-        .outbox_limit = OUTBOX_LIMIT, .inflight_limit = INFLIGHT_LIMIT, .inflight_bytes = INFLIGHT_BYTES};
+    const struct sessions_options options = {.outbox_limit = OUTBOX_LIMIT,
+                                             .inflight_limit = INFLIGHT_LIMIT,
+                                             .inflight_bytes = INFLIGHT_BYTES,
+                                             .inflight_total = INFLIGHT_TOTAL,
+                                             .turn_commands = TURN_COMMANDS,
+                                             .turn_bytes = TURN_BYTES};
 
     log_set_sink(write_nothing);
     memset(clients, 0, sizeof clients);

@@ -1,6 +1,7 @@
 /* As fuzz_session.c, but the clients speak the structured faces: the input is a script of commands, of what the bus brings and
- * of the storage's answers, two bytes a step. Whatever happens, no command is answered twice, hello comes first, and in the end
- * nothing is left. */
+ * of the storage's answers, two bytes a step. A message holds one command or many, which are carried out by turns. Whatever
+ * happens, no command is answered twice, hello comes first, when all is answered everybody is read and has all answers, and in the
+ * end nothing is left. */
 #include "base/log.h"
 #include "broker/requests.h"
 #include "broker/router.h"
@@ -15,8 +16,15 @@ enum {
     CLIENTS = 3,
     STEPS_MAX = 300,
     ROUNDS_MAX = 64,
-    IDS_MAX = STEPS_MAX + 1,
+    PACKED_MAX = 24,
+    IDS_MAX = STEPS_MAX * PACKED_MAX + 1,
     OUTBOX_LIMIT = 4096,
+    INFLIGHT_LIMIT = 12,
+    INFLIGHT_TOTAL = 20,
+    TURN_COMMANDS = 5,
+    TURN_BYTES = 600,
+    SESSION_READS = 2,
+    READS_LIMIT = 3,
     RECORDS = 3
 };
 
@@ -24,6 +32,7 @@ static struct session_fixture fixture;
 static struct client *clients[CLIENTS];
 static unsigned sent; /* commands; their number is their id */
 static bool answered[IDS_MAX];
+static const struct client *owners[IDS_MAX]; /* who waits for the answer; NULL: it may never come */
 static bool greeted[CLIENTS];
 static unsigned stored; /* messages in the history */
 
@@ -119,40 +128,61 @@ static void end_client(uint8_t arg)
     session_end(client_at(arg)->session, CLOSE_KICKED);
 }
 
+static const char *const bodies[] = {
+    "\"subscribe\",\"topic\":\"t\"}",
+    "\"subscribe\",\"topic\":\"t\",\"since\":{},\"presence\":true}",
+    "\"subscribe\",\"topic\":\"t\",\"since\":{\"epoch\":\"e\",\"offset\":\"1000-1\"}}",
+    "\"subscribe\",\"topic\":\"u\",\"presence\":true,\"events\":true}",
+    "\"subscribe\",\"topic\":\"*\"}",
+    "\"subscribe\",\"topic\":\"t.>\",\"since\":{}}",
+    "\"unsubscribe\",\"topic\":\"t\"}",
+    "\"unsubscribe\",\"topic\":\"u\"}",
+    "\"unsubscribe\",\"topic\":\"*\"}",
+    "\"publish\",\"topic\":\"t\",\"data\":{\"a\":[1.5,null]},\"store\":true,\"key\":\"k\"}",
+    "\"send\",\"to\":\"user:a\",\"binary\":\"AP8=\"}",
+    "\"request\",\"to\":\"session:a\",\"text\":\"?\",\"timeout\":60000}",
+    "\"request\",\"to\":\"user:a\",\"timeout\":60000}",
+    "\"reply\",\"request\":\"r.0\",\"text\":\"yes\"}",
+    "\"reply\",\"request\":\"r.1\",\"refuse\":\"no\"}",
+    "\"history\",\"address\":\"topic:t\",\"limit\":2}",
+    "\"presence\",\"address\":\"topic:t\"}",
+    "\"presence\",\"address\":\"user:a\"}",
+    "\"online\"}",
+    "\"ping\"}",
+    "\"nonsense\"}",
+};
+
+/* Only what is read from a client, and a client is read once it was greeted; what was read already may still come. */
+static bool takes_commands(const struct client *client, bool late)
+{
+    return is_live(client) && !client->closes &&
+           (client->reading || (late && client->pauses && session_outbox(client->session)));
+}
+
+static void send_commands(struct client *client, unsigned count, size_t body)
+{
+    static char text[PACKED_MAX * 160];
+    char *at = text;
+
+    for (unsigned i = 0; i < count && sent + 1 < IDS_MAX; i++, body++) {
+        const char *chosen = bodies[body % (sizeof bodies / sizeof *bodies)];
+        at += sprintf(at, "{\"id\":%u,\"cmd\":%s%s", ++sent, chosen, i % 3 ? "\n" : " ");
+        owners[sent] = strncmp(chosen, "\"request\"", 9) == 0 ? NULL : client;
+    }
+    if (at != text)
+        client_send(client, text);
+}
+
 static void command(uint8_t arg)
 {
-    static const char *const bodies[] = {
-        "\"subscribe\",\"topic\":\"t\"}",
-        "\"subscribe\",\"topic\":\"t\",\"since\":{},\"presence\":true}",
-        "\"subscribe\",\"topic\":\"t\",\"since\":{\"epoch\":\"e\",\"offset\":\"1000-1\"}}",
-        "\"subscribe\",\"topic\":\"u\",\"presence\":true,\"events\":true}",
-        "\"subscribe\",\"topic\":\"*\"}",
-        "\"subscribe\",\"topic\":\"t.>\",\"since\":{}}",
-        "\"unsubscribe\",\"topic\":\"t\"}",
-        "\"unsubscribe\",\"topic\":\"u\"}",
-        "\"unsubscribe\",\"topic\":\"*\"}",
-        "\"publish\",\"topic\":\"t\",\"data\":{\"a\":[1.5,null]},\"store\":true,\"key\":\"k\"}",
-        "\"send\",\"to\":\"user:a\",\"binary\":\"AP8=\"}",
-        "\"request\",\"to\":\"session:a\",\"text\":\"?\",\"timeout\":60000}",
-        "\"request\",\"to\":\"user:a\",\"timeout\":60000}",
-        "\"reply\",\"request\":\"r.0\",\"text\":\"yes\"}",
-        "\"reply\",\"request\":\"r.1\",\"refuse\":\"no\"}",
-        "\"history\",\"address\":\"topic:t\",\"limit\":2}",
-        "\"presence\",\"address\":\"topic:t\"}",
-        "\"presence\",\"address\":\"user:a\"}",
-        "\"online\"}",
-        "\"ping\"}",
-        "\"nonsense\"}",
-    };
-    char text[160];
-    struct client *client = client_at(arg);
+    if (takes_commands(client_at(arg), false))
+        send_commands(client_at(arg), 1, arg / CLIENTS);
+}
 
-    /* Only what is read from a client, and a client is read once it was greeted. */
-    if (!is_live(client) || !client->reading || client->closes || sent + 1 == IDS_MAX)
-        return;
-    snprintf(text, sizeof text, "{\"id\":%u,\"cmd\":%s", ++sent,
-             bodies[arg / CLIENTS % (sizeof bodies / sizeof *bodies)]);
-    client_send(client, text);
+static void commands(uint8_t arg)
+{
+    if (takes_commands(client_at(arg), arg & 0x80))
+        send_commands(client_at(arg), 2u + arg / CLIENTS % (PACKED_MAX - 2), arg);
 }
 
 static void deliver(uint8_t arg)
@@ -271,9 +301,45 @@ static void stall_or_wake(uint8_t arg)
         client_at(arg)->stalled = arg & 0x80;
 }
 
-static void (*const steps[])(uint8_t) = {
-    connect_client, lose_client, end_client,          command, command,       deliver,      answer_request,
-    answer_some,    answer_some, answer_with_records, turn,    break_or_mend, stall_or_wake};
+/* Everything is answered and everybody reads: then nobody who is online is kept waiting, or lacks an answer. */
+static void calm_down(uint8_t arg)
+{
+    (void)arg;
+    if (fixture.fake->storage.state != STORAGE_UP)
+        break_or_mend(0);
+    list_for_each (link, &fixture.clients)
+        container_of(link, struct client, link)->stalled = false;
+    for (int round = 0; round < 4 * ROUNDS_MAX; round++) {
+        turn(0);
+        for (int kind = 0; kind < FAKE_KIND_COUNT; kind++)
+            fake_storage_answer_all(fixture.fake, (enum fake_kind)kind, ERROR_NONE, 0);
+    }
+    turn(0);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        const struct client *client = clients[i];
+        fuzz_require(!is_live(client) || client->closes || !session_outbox(client->session) ||
+                     client->reading);
+    }
+    for (unsigned id = 1; id <= sent; id++)
+        fuzz_require(answered[id] || !owners[id] || !owners[id]->session || owners[id]->closes);
+    fuzz_require(fixture.reads.open == 0 && fixture.reads.waiting == 0);
+}
+
+static void (*const steps[])(uint8_t) = {connect_client,
+                                         lose_client,
+                                         end_client,
+                                         command,
+                                         command,
+                                         commands,
+                                         deliver,
+                                         answer_request,
+                                         answer_some,
+                                         answer_some,
+                                         answer_with_records,
+                                         turn,
+                                         break_or_mend,
+                                         stall_or_wake,
+                                         calm_down};
 
 /* ---- the end ---- */
 
@@ -298,13 +364,20 @@ static void finish(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const struct sessions_options options = {.outbox_limit = OUTBOX_LIMIT};
+    const struct sessions_options options = {.outbox_limit = OUTBOX_LIMIT,
+                                             .inflight_limit = INFLIGHT_LIMIT,
+                                             .inflight_total = INFLIGHT_TOTAL,
+                                             .turn_commands = TURN_COMMANDS,
+                                             .turn_bytes = TURN_BYTES,
+                                             .session_reads = SESSION_READS};
 
     log_set_sink(write_nothing);
     memset(clients, 0, sizeof clients);
     memset(answered, 0, sizeof answered);
+    memset(owners, 0, sizeof owners);
     sent = stored = 0;
     session_fixture_open(&fixture, &options, false);
+    reads_set_limit(&fixture.reads, READS_LIMIT);
     for (size_t i = 0; i + 1 < size && i < 2 * STEPS_MAX; i += 2)
         steps[data[i] % (sizeof steps / sizeof *steps)](data[i + 1]);
     /* Half of the scripts stop in the middle of everything, as a broker does that is told to end at once. */

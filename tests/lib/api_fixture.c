@@ -34,6 +34,7 @@ void api_fixture_create(void)
                                         .sessions = fixture.sessions,
                                         .router = fixture.router,
                                         .requests = api_requests,
+                                        .reads = &fixture.reads,
                                         .metrics = &fixture.metrics,
                                         .instance = "a1",
                                         .started_at_ms = fixture.now_us / 1000,

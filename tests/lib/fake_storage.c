@@ -142,6 +142,13 @@ static void fake_list_by_name(struct storage *storage, struct slice name, struct
     record(storage, FAKE_LIST, request);
 }
 
+static void fake_peek_user(struct storage *storage, struct slice name, size_t limit,
+                           struct storage_request *request)
+{
+    (void)limit;
+    fake_list_by_name(storage, name, request);
+}
+
 static void fake_list_instances(struct storage *storage, struct storage_request *request)
 {
     record(storage, FAKE_LIST, request);
@@ -236,6 +243,7 @@ static const struct storage_ops ops = {
     .list_sessions = fake_list_sessions,
     .find_session = fake_list_by_name,
     .list_user = fake_list_by_name,
+    .peek_user = fake_peek_user,
     .list_instances = fake_list_instances,
     .subscribe_pattern = fake_subscribe_pattern,
     .unsubscribe_pattern = fake_unsubscribe_pattern,

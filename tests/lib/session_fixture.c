@@ -154,6 +154,12 @@ void session_fixture_open(struct session_fixture *fixture, const struct sessions
     chosen.outbox_limit = chosen.outbox_limit ? chosen.outbox_limit : AMPLE;
     chosen.inflight_limit = chosen.inflight_limit ? chosen.inflight_limit : AMPLE;
     chosen.inflight_bytes = chosen.inflight_bytes ? chosen.inflight_bytes : AMPLE;
+    chosen.inflight_total = chosen.inflight_total ? chosen.inflight_total : AMPLE;
+    chosen.turn_commands = chosen.turn_commands ? chosen.turn_commands : AMPLE;
+    chosen.turn_bytes = chosen.turn_bytes ? chosen.turn_bytes : AMPLE;
+    chosen.session_reads = chosen.session_reads ? chosen.session_reads : AMPLE;
+    reads_init(&fixture->reads, fixture->loop, &fixture->metrics, AMPLE);
+    chosen.reads = &fixture->reads;
     chosen.on_idle = on_idle;
     chosen.data = fixture;
     fixture->sessions = sessions_create(&chosen);
@@ -168,6 +174,7 @@ void session_fixture_close(struct session_fixture *fixture)
     list_for_each (link, &fixture->clients)
         client_lose(container_of(link, struct client, link), 0);
     session_fixture_turn(fixture);
+    reads_close(&fixture->reads);
     storage_destroy(fixture->storage);
     sessions_destroy(fixture->sessions);
     requests_destroy(fixture->requests);

@@ -4,6 +4,7 @@
 #define TESTS_LIB_SESSION_FIXTURE_H
 
 #include "broker/metrics.h"
+#include "broker/reads.h"
 #include "broker/route.h"
 #include "broker/session.h"
 #include "proto/errors.h"
@@ -21,6 +22,7 @@ struct session_fixture {
     struct fake_storage *fake; /* the storage, when it is that one */
     struct router *router;
     struct requests *requests; /* those that sessions ask */
+    struct reads reads;
     struct sessions *sessions;
     struct metrics metrics;
     struct list clients;
