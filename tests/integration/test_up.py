@@ -12,7 +12,7 @@ import tempfile
 
 import pytest
 
-from lib import BINARY, ROOT, Process, WsClient, request, wait_until
+from lib import BINARY, ROOT, Process, RedisServer, WsClient, request, wait_until
 from lib.ports import free_port
 
 ROW = re.compile(r"^ +(redis|broker\d+|haproxy) +(\d+) +(\S+)")
@@ -25,11 +25,11 @@ def environment(**more):
 
 
 class Up(Process):
-    def __init__(self, *options, port=None):
+    def __init__(self, *options, port=None, **env):
         self.port = port or free_port()
         self.folder = tempfile.mkdtemp(prefix="sb-up-")
         super().__init__("deploy/up", [ROOT / "deploy/up", "--no-install", "--port", self.port, *options],
-                         env=environment(SWITCHBOARD_RUN_DIR=self.folder), cwd="/", inherit=False)
+                         env=environment(SWITCHBOARD_RUN_DIR=self.folder, **env), cwd="/", inherit=False)
 
     def start(self):
         super().start()
@@ -168,6 +168,82 @@ def test_a_port_in_use_is_an_error_before_anything_starts():
         code, said = refused("--port", str(port))
         assert code == 1
         assert said == f"up: port {port} is in use; choose another one with --port\n"
+
+
+# ---- for this machine and this user only
+
+def listening(pid):
+    """The local addresses that a process listens on, as the kernel writes them."""
+    inodes = {os.readlink(one) for one in pathlib.Path(f"/proc/{pid}/fd").iterdir()}
+    rows = [line.split() for name in ("tcp", "tcp6") for line in pathlib.Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
+
+
+def test_it_listens_on_loopback_only():
+    loopback = {"0100007F", "00000000000000000000000001000000"}
+    for options in ([], ["--storage", "memory"]):
+        with Up(*options) as up:
+            for name, (pid, _) in up.rows().items():
+                found = listening(pid)
+                assert found and set(found) <= loopback, (name, found)
+            assert not any("nobody is asked" in line for line in up.lines)
+
+
+def test_it_says_so_when_others_reach_it():
+    with Up("--bind", "*") as up:
+        assert listening(up.rows()["haproxy"][0]) == ["00000000"]
+        assert any("nobody is asked" in line for line in up.lines)
+
+
+@pytest.mark.parametrize("name", ["haproxy.cfg", "nginx.conf", "redis.conf"])
+def test_what_is_shipped_listens_on_loopback_only(name):
+    text = (ROOT / "deploy" / name).read_text()
+    found = re.findall(r"^ *(?:bind|listen) +(.*?);?$", text, re.M)
+    assert found and all(one.startswith("127.0.0.1") for one in found), found
+
+
+def test_it_leaves_nothing_where_others_can_write(tmp_path):
+    with Up(TMPDIR=str(tmp_path)) as up:
+        assert os.listdir(tmp_path) == []
+        assert os.stat(up.folder).st_mode & 0o777 == 0o700
+        assert all(os.stat(os.path.join(up.folder, one)).st_mode & 0o077 == 0 for one in os.listdir(up.folder))
+
+
+def command_lines(folder):
+    """Of all processes that write into this folder."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(one).startswith(folder) for one in (process / "fd").iterdir()):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            pass
+    return found
+
+
+def test_a_password_is_neither_shown_nor_passed_on_a_command_line():
+    with RedisServer(password="p4ssw0rd-of-redis") as redis:
+        assert "p4ssw0rd" in redis.url
+        with Up("--brokers", "1", SWITCHBOARD_REDIS=redis.url) as up:
+            assert sorted(up.rows()) == ["broker1", "haproxy"]
+            lines = [line.strip() for line in up.lines if line.startswith("  redis-cli")]
+            assert len(lines) == 3
+            found = subprocess.run(["bash", "-c", lines[0]], capture_output=True, text=True,
+                                   env={**os.environ, "REDISCLI_AUTH": redis.password})
+            assert found.returncode == 0 and "NOAUTH" not in found.stdout + found.stderr
+            commands = command_lines(up.folder)
+            assert len(commands) >= 2
+            logs = [path.read_text() for path in pathlib.Path(up.folder).glob("*.*")]
+            os.kill(up.rows()["broker1"][0], signal.SIGKILL)
+            up.line_wait(lambda line: "To start it again" in line)
+            up.signal(signal.SIGTERM)
+            up.wait()
+            assert not any("p4ssw0rd" in text for text in [*up.lines, *commands, *logs])
+
+
+def test_a_password_in_the_command_line_is_refused():
+    code, said = refused("--redis", "redis://bob:p4ssw0rd@127.0.0.1:1/0")
+    assert code == 2 and "SWITCHBOARD_REDIS" in said and "p4ssw0rd" not in said
 
 
 @pytest.mark.parametrize("options, said", [
