@@ -29,7 +29,8 @@ struct api_options {
     struct metrics *metrics;
     const char *instance;
     uint64_t started_at_ms;
-    size_t max_connections;
+    size_t max_connections; /* to show */
+    size_t api_connections; /* what descriptors allow of the configured number */
     void (*on_drain)(
         void *data); /* an operator ordered this instance to drain; NULL: orders go over the bus */
     void *data;
@@ -49,6 +50,6 @@ void api_set_draining(struct api *api);
 
 /* The limits and the token of a new configuration count from now on; a token that can't be read is logged, and the old
  * one stays. */
-void api_reload(struct api *api, struct config *config, size_t max_connections);
+void api_reload(struct api *api, struct config *config, size_t max_connections, size_t api_connections);
 
 #endif

@@ -9,8 +9,6 @@
 #include "proto/command.h"
 #include "proto/topic.h"
 
-#include <event2/buffer.h>
-#include <event2/http.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -309,11 +307,11 @@ static void reply(struct batch *batch)
     snprintf(detail, sizeof detail, "%s; of the batch, %zu commands were started", error_find(failed)->text,
              batch->started);
     batch_free(batch);
-    struct evhttp_request *http = api_call_finish(&batch->call);
+    struct api_http *http = api_call_finish(&batch->call);
     if (http && failed)
         api_reply_error(api, http, failed, detail);
     else if (http)
-        api_reply(api, http, 200, "application/x-ndjson", slice_from(all.data, all.len));
+        api_reply_buffer(api, http, 200, "application/x-ndjson", &all);
     buffer_close(&all);
 }
 
@@ -345,12 +343,10 @@ static void on_client_gone(struct call *call)
 
 void api_serve_batch(struct api *api, const struct api_input *input)
 {
-    struct slice body;
+    struct slice body = api_http_body(input->http);
     size_t lines = 1;
     char text[64];
 
-    if (!api_input_body(api, input, API_BATCH_BYTES_MAX, &body))
-        return;
     for (size_t i = 0; i + 1 < body.len; i++)
         lines += body.data[i] == '\n';
     if (lines > API_BATCH_LINES_MAX) {

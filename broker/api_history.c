@@ -4,7 +4,6 @@
 #include "broker/session_internal.h"
 #include "proto/push.h"
 
-#include <event2/http.h>
 #include <string.h>
 
 enum { LIMIT_DEFAULT = 100, LIMIT_MAX = 1000, BYTES_MAX = 16 << 20 };
@@ -72,7 +71,7 @@ static void on_history(struct storage_request *request, int error, const struct 
     writer_begin(&writer, FACE_JSON, &json);
     if (!error && history->call.http)
         write_history(history, result, &writer);
-    struct evhttp_request *http = api_call_finish(&history->call);
+    struct api_http *http = api_call_finish(&history->call);
     if (http && error)
         api_reply_error(api, http, error, error == ERROR_BAD_REQUEST ? "\"since\" is no offset" : NULL);
     else if (http)

@@ -2,9 +2,6 @@
 
 #include "proto/topic.h"
 
-#include <event2/buffer.h>
-#include <event2/http.h>
-#include <event2/keyvalq_struct.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -85,34 +82,11 @@ bool api_input_bool(struct api *api, const struct api_input *input, const char *
 
 /* ---- the body ---- */
 
-bool api_input_body(struct api *api, const struct api_input *input, size_t max, struct slice *body)
-{
-    struct evbuffer *buffer = evhttp_request_get_input_buffer(input->http);
-    size_t len = evbuffer_get_length(buffer);
-    char text[96];
-
-    if (len > max) {
-        snprintf(text, sizeof text, "the body has %zu bytes, the limit is %zu", len, max);
-        api_reply_error(api, input->http, ERROR_TOO_LARGE, text);
-        return false;
-    }
-    const unsigned char *data = len ? evbuffer_pullup(buffer, -1) : NULL;
-    if (len && !data) {
-        api_reply_error(api, input->http, ERROR_NO_MEMORY, NULL);
-        return false;
-    }
-    *body = slice_from(data ? (const char *)data : "", len);
-    return true;
-}
-
 bool api_input_payload(struct api *api, const struct api_input *input, struct api_payload *payload)
 {
-    const char *type = evhttp_find_header(evhttp_request_get_input_headers(input->http), "Content-Type");
-    struct slice body;
+    const char *type = api_head_field(api_http_head(input->http), "Content-Type");
+    int error = api_payload_read(type, api_http_body(input->http), payload);
 
-    if (!api_input_body(api, input, api->config->max_message, &body))
-        return false;
-    int error = api_payload_read(type, body, payload);
     if (error)
         api_reply_error(api, input->http, error, payload->problem);
     return !error;

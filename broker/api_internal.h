@@ -5,14 +5,13 @@
 #include "base/buffer.h"
 #include "base/list.h"
 #include "broker/api.h"
+#include "broker/api_http.h"
 #include "broker/api_parse.h"
 #include "broker/config.h"
 #include "broker/reads.h"
 #include "proto/errors.h"
 #include "proto/writer.h"
 #include "storage/storage.h"
-
-#include <event2/http.h>
 
 struct command;
 struct request;
@@ -21,20 +20,21 @@ struct api {
     struct api_options options;
     struct config *config; /* a reference; the newest */
     char *token;           /* owned; NULL: none is asked for */
-    struct evhttp *http;
-    struct list calls; /* that wait */
-    size_t call_count;
+    struct api_server *server;
+    size_t call_count;           /* that wait, up to api_limit */
+    struct list probing;         /* who asked whether this instance is ready */
+    struct storage_request probe; /* one for all of them; open while there are any */
+    bool probe_open;
     uint64_t request_count; /* for their ids */
     struct reader reader;   /* of what callers read: they share the turns of one reader */
     bool draining, closing;
-    char address[INET6_ADDRSTRLEN + sizeof "[]:65535" + 16];
 };
 
 /* ---- one request ---- */
 
 /* What a handler is given; lives until it returns. */
 struct api_input {
-    struct evhttp_request *http;
+    struct api_http *http;
     struct slice param; /* of the path, decoded; NUL-terminated */
     const struct api_query *query;
 };
@@ -48,8 +48,8 @@ api_serve api_serve_sessions, api_serve_session, api_serve_kick, api_serve_user;
 api_serve api_serve_topics, api_serve_presence, api_serve_topic_history, api_serve_history;
 api_serve api_serve_instances, api_serve_drain;
 
-/* Finds the endpoint of a request and serves it; evhttp's callback. */
-void api_dispatch(struct evhttp_request *http, void *api);
+/* Judges a request by its head, finds its endpoint and serves it; `data` is the api. */
+extern const struct api_server_ops api_dispatch_ops;
 
 /* ---- reading (api_input.c); false: what is wrong was answered ---- */
 
@@ -65,23 +65,22 @@ bool api_input_duration(struct api *api, const struct api_input *input, const ch
                         uint64_t max, uint64_t *value);
 bool api_input_bool(struct api *api, const struct api_input *input, const char *name, bool *value);
 
-/* The body as one slice, which lives as long as the request. */
-bool api_input_body(struct api *api, const struct api_input *input, size_t max, struct slice *body);
-
 /* The body as a payload; needs api_payload_close(). */
 bool api_input_payload(struct api *api, const struct api_input *input, struct api_payload *payload);
 
 /* ---- answering (api_reply.c) ---- */
 
-void api_reply(struct api *api, struct evhttp_request *http, int status, const char *type, struct slice body);
-void api_reply_text(struct api *api, struct evhttp_request *http, int status, const char *text);
+void api_reply(struct api *api, struct api_http *http, int status, const char *type, struct slice body);
+void api_reply_buffer(struct api *api, struct api_http *http, int status, const char *type,
+                      struct buffer *body); /* takes what it holds */
+void api_reply_text(struct api *api, struct api_http *http, int status, const char *text);
 
 /* `json` without its last newline; an answer that failed for want of memory is 507. Closes the buffer. */
-void api_reply_json(struct api *api, struct evhttp_request *http, int status, struct buffer *json);
+void api_reply_json(struct api *api, struct api_http *http, int status, struct buffer *json);
 
 /* Problem details, RFC 9457. `error` is from proto/errors.h; without `detail` its own text. */
-void api_reply_error(struct api *api, struct evhttp_request *http, int error, const char *detail);
-void api_reply_problem(struct api *api, struct evhttp_request *http, int status, const char *name, bool retry,
+void api_reply_error(struct api *api, struct api_http *http, int error, const char *detail);
+void api_reply_problem(struct api *api, struct api_http *http, int status, const char *name, bool retry,
                        const char *detail);
 
 /* Writes the key and a text that may not be UTF-8, as User-Agents may. */
@@ -113,10 +112,9 @@ void api_write_records(struct writer *writer, const char *name, const struct sto
 
 struct call {
     struct storage_request request; /* for whoever needs one */
-    struct list link;               /* in api->calls */
     struct api *api;
-    struct evhttp_request *http; /* NULL: the client has left, and took it along */
-    struct event *departure;     /* NULL: nobody watches for it */
+    struct api_http *http; /* NULL: the client has left, and took it along */
+    bool counted;          /* in api->call_count */
 
     /* The client has left, or the API ends: api_cancel() what can be, api_call_finish() if nothing will call
      * back. NULL: what is under way ends soon by itself. */
@@ -127,17 +125,21 @@ struct call {
 };
 
 /* Allocates `size` zeroed bytes that begin with a call; NULL when memory is short or too many wait (answered). */
-void *api_call_create(struct api *api, struct evhttp_request *http, size_t size,
+void *api_call_create(struct api *api, struct api_http *http, size_t size,
                       void (*on_done)(struct storage_request *, int, const struct storage_result *));
 
 /* Calls `ask`, which asks the storage with call->request, when it is the call's turn to read (reads.h). */
 void api_call_read(struct call *call, void (*ask)(struct call *call));
 
-/* Notices at once when the client leaves, for what may take long. */
+/* The same for what may never be too many: there is at most one for each connection. */
+void *api_call_create_always(struct api *api, struct api_http *http, size_t size,
+                             void (*on_done)(struct storage_request *, int, const struct storage_result *));
+
+/* Tells at once when the client leaves, for what may take long. */
 void api_call_watch(struct call *call, void (*on_gone)(struct call *call));
 
 /* Ends the wait and frees the call: the request to answer, or NULL when nobody is there any more. */
-struct evhttp_request *api_call_finish(struct call *call);
+struct api_http *api_call_finish(struct call *call);
 
 /* ---- messages (api_send.c), from an endpoint of their own or a line of a batch ---- */
 

@@ -1,7 +1,6 @@
 /* One session, one user, topics, presence and instances; api_sessions.c lists sessions. */
 #include "broker/api_internal.h"
 
-#include <event2/http.h>
 #include <string.h>
 
 enum { LIMIT_MAX = 1000, TOPICS_MAX = 10000 };
@@ -17,12 +16,12 @@ static const struct api_shown_field place_fields[] = {{"instance", false}};
 static const struct api_shown_field topic_fields[] = {{"instances", true}};
 
 /* Ends a simple call: NULL when nobody is there any more or the error was answered. */
-static struct evhttp_request *finish(struct storage_request *request, int error, struct api **api)
+static struct api_http *finish(struct storage_request *request, int error, struct api **api)
 {
     struct call *call = container_of(request, struct call, request);
 
     *api = call->api;
-    struct evhttp_request *http = api_call_finish(call);
+    struct api_http *http = api_call_finish(call);
     if (http && error) {
         api_reply_error(*api, http, error, NULL);
         return NULL;
@@ -35,7 +34,7 @@ static struct evhttp_request *finish(struct storage_request *request, int error,
 static void on_session_found(struct storage_request *request, int error, const struct storage_result *result)
 {
     struct api *api;
-    struct evhttp_request *http = finish(request, error, &api);
+    struct api_http *http = finish(request, error, &api);
     struct buffer json;
     struct writer writer;
 
@@ -84,7 +83,7 @@ static void on_user_listed(struct storage_request *request, int error, const str
     struct writer writer;
 
     memcpy(uid, named->name, sizeof uid);
-    struct evhttp_request *http = finish(request, error, &api);
+    struct api_http *http = finish(request, error, &api);
     if (!http)
         return;
     buffer_init(&json, 0);
@@ -120,7 +119,7 @@ void api_serve_user(struct api *api, const struct api_input *input)
 static void on_topics_listed(struct storage_request *request, int error, const struct storage_result *result)
 {
     struct api *api;
-    struct evhttp_request *http = finish(request, error, &api);
+    struct api_http *http = finish(request, error, &api);
     struct buffer json;
     struct writer writer;
 
@@ -151,7 +150,7 @@ static void on_presence_listed(struct storage_request *request, int error,
                                const struct storage_result *result)
 {
     struct api *api;
-    struct evhttp_request *http = finish(request, error, &api);
+    struct api_http *http = finish(request, error, &api);
     struct buffer json;
     struct writer writer;
 
@@ -199,7 +198,7 @@ static void on_instances_listed(struct storage_request *request, int error,
                                 const struct storage_result *result)
 {
     struct api *api;
-    struct evhttp_request *http = finish(request, error, &api);
+    struct api_http *http = finish(request, error, &api);
     struct buffer json;
     struct writer writer;
 

@@ -6,11 +6,10 @@
 #include "broker/broker.h"
 #include "broker/router.h"
 
-#include <event2/http.h>
 
 enum { REASON_MAX = 123, CODE_FIRST = 3000, CODE_LAST = 4999 }; /* RFC 6455 sections 5.5 and 7.4.2 */
 
-static void reply_delivered(struct api *api, struct evhttp_request *http)
+static void reply_delivered(struct api *api, struct api_http *http)
 {
     struct buffer json;
     struct writer writer;
@@ -27,7 +26,7 @@ static void on_ordered(struct storage_request *request, int error, const struct 
 {
     struct call *call = container_of(request, struct call, request);
     struct api *api = call->api;
-    struct evhttp_request *http = api_call_finish(call);
+    struct api_http *http = api_call_finish(call);
 
     if (!http)
         return;
@@ -92,18 +91,18 @@ void api_serve_kick(struct api *api, const struct api_input *input)
     buffer_close(&order);
 }
 
-static void on_drain_answered(struct evhttp_request *http, void *data)
+static void on_drain_answered(void *data)
 {
     struct api *api = data;
 
-    (void)http;
-    api->options.on_drain(api->options.data);
+    if (!api->closing)
+        api->options.on_drain(api->options.data);
 }
 
 /* An instance that nobody is connected to ends at once, so its own order waits for the answer to be written. */
-static void drain_self(struct api *api, struct evhttp_request *http)
+static void drain_self(struct api *api, struct api_http *http)
 {
-    evhttp_request_set_on_complete_cb(http, on_drain_answered, api);
+    api_http_on_sent(http, on_drain_answered, api);
     reply_delivered(api, http);
 }
 

@@ -3,9 +3,6 @@
 #include "base/utf8.h"
 #include "broker/metrics.h"
 
-#include <event2/buffer.h>
-#include <event2/http.h>
-#include <event2/keyvalq_struct.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,14 +17,21 @@ static const struct {
     {403, "Forbidden"},
     {404, "Not Found"},
     {405, "Method Not Allowed"},
+    {408, "Request Timeout"},
     {409, "Conflict"},
     {410, "Gone"},
     {413, "Content Too Large"},
+    {414, "URI Too Long"},
+    {417, "Expectation Failed"},
+    {421, "Misdirected Request"},
     {422, "Unprocessable Content"},
     {429, "Too Many Requests"},
+    {431, "Request Header Fields Too Large"},
     {500, "Internal Server Error"},
+    {501, "Not Implemented"},
     {503, "Service Unavailable"},
     {504, "Gateway Timeout"},
+    {505, "HTTP Version Not Supported"},
     {507, "Insufficient Storage"},
 };
 
@@ -49,41 +53,60 @@ static void count(struct metrics *metrics, int status)
         metrics->api_failed++;
 }
 
-void api_reply(struct api *api, struct evhttp_request *http, int status, const char *type, struct slice body)
+/* Whoever reads slowly keeps his answer here, so the large ones are counted; problems are small. */
+static bool fits(struct api *api, struct api_http *http, size_t len)
 {
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(http);
-
-    evhttp_add_header(headers, "Content-Type", type);
-    evhttp_add_header(headers, "Cache-Control", "no-store");
-    if (status == 429 || status == 503)
-        evhttp_add_header(headers, "Retry-After", "1");
-    if (evhttp_request_get_command(http) == EVHTTP_REQ_HEAD) {
-        char length[24];
-        snprintf(length, sizeof length, "%zu", body.len);
-        evhttp_add_header(headers, "Content-Length", length);
-    } else {
-        evbuffer_add(evhttp_request_get_output_buffer(http), body.data, body.len);
-    }
-    count(api->options.metrics, status);
-    evhttp_send_reply(http, status, phrase_of(status), NULL);
+    if (api_http_has_room(http, len))
+        return true;
+    api_reply_error(api, http, ERROR_LIMIT,
+                    "bodies and answers take all that there is for them (api_memory)");
+    return false;
 }
 
-void api_reply_text(struct api *api, struct evhttp_request *http, int status, const char *text)
+static void answer(struct api *api, struct api_http *http, int status, const char *type, struct buffer *body)
+{
+    if (status == 429 || status == 503)
+        api_http_add_field(http, "Retry-After", "1");
+    count(api->options.metrics, status);
+    api_http_answer(http, status, phrase_of(status), type, body);
+}
+
+void api_reply_buffer(struct api *api, struct api_http *http, int status, const char *type,
+                      struct buffer *body)
+{
+    if (fits(api, http, body->len))
+        answer(api, http, status, type, body);
+    buffer_close(body);
+}
+
+void api_reply(struct api *api, struct api_http *http, int status, const char *type, struct slice body)
+{
+    struct buffer copy;
+
+    buffer_init(&copy, 0);
+    if (!buffer_append(&copy, body.data, body.len)) {
+        api_reply_error(api, http, ERROR_NO_MEMORY, NULL);
+        return;
+    }
+    api_reply_buffer(api, http, status, type, &copy);
+}
+
+void api_reply_text(struct api *api, struct api_http *http, int status, const char *text)
 {
     api_reply(api, http, status, "text/plain; charset=utf-8", slice_text(text));
 }
 
-void api_reply_json(struct api *api, struct evhttp_request *http, int status, struct buffer *json)
+void api_reply_json(struct api *api, struct api_http *http, int status, struct buffer *json)
 {
     buffer_append_text(json, "\n");
     if (json->failed)
         api_reply_error(api, http, ERROR_NO_MEMORY, NULL);
     else
-        api_reply(api, http, status, "application/json", slice_from(json->data, json->len));
+        api_reply_buffer(api, http, status, "application/json", json);
     buffer_close(json);
 }
 
-void api_reply_problem(struct api *api, struct evhttp_request *http, int status, const char *name, bool retry,
+void api_reply_problem(struct api *api, struct api_http *http, int status, const char *name, bool retry,
                        const char *detail)
 {
     struct buffer json;
@@ -102,12 +125,13 @@ void api_reply_problem(struct api *api, struct evhttp_request *http, int status,
     writer_end(&writer);
     buffer_append_text(&json, "\n");
     /* Without memory for the words, the status alone must do. */
-    api_reply(api, http, status, "application/problem+json",
-              json.failed ? slice_text("{}\n") : slice_from(json.data, json.len));
+    if (json.failed)
+        buffer_clear(&json);
+    answer(api, http, status, "application/problem+json", &json);
     buffer_close(&json);
 }
 
-void api_reply_error(struct api *api, struct evhttp_request *http, int error, const char *detail)
+void api_reply_error(struct api *api, struct api_http *http, int error, const char *detail)
 {
     const struct error_info *info = error_find(error == ERROR_CANCELLED ? ERROR_UNAVAILABLE : error);
 

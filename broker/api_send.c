@@ -6,8 +6,6 @@
 #include "broker/requests.h"
 #include "broker/router.h"
 
-#include <event2/http.h>
-#include <event2/keyvalq_struct.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -98,7 +96,7 @@ static void on_sent(struct storage_request *request, int error, const struct sto
 {
     struct call *call = container_of(request, struct call, request);
     struct api *api = call->api;
-    struct evhttp_request *http = api_call_finish(call);
+    struct api_http *http = api_call_finish(call);
     struct buffer json;
     struct writer writer;
 
@@ -114,7 +112,7 @@ static void on_sent(struct storage_request *request, int error, const struct sto
 
 static void send_payload(struct api *api, const struct api_input *input, const struct address *to)
 {
-    const char *key = evhttp_find_header(evhttp_request_get_input_headers(input->http), "Idempotency-Key");
+    const char *key = api_head_field(api_http_head(input->http), "Idempotency-Key");
     struct api_sending sending = {.to = *to, .key = slice_text(key)};
     struct api_payload payload;
 
@@ -176,7 +174,7 @@ static void on_answer(void *data, int error, const struct message_fields *answer
     };
     struct ask *ask = data;
     struct api *api = ask->call.api;
-    struct evhttp_request *http = api_call_finish(&ask->call);
+    struct api_http *http = api_call_finish(&ask->call);
 
     if (!http)
         return;
@@ -214,10 +212,12 @@ void api_serve_request(struct api *api, const struct api_input *input)
     struct ask *ask = api_call_create(api, input->http, sizeof *ask, NULL);
     if (ask) {
         ask->request = api_ask(api, &sending, on_answer, ask);
-        if (ask->request)
+        if (ask->request) {
             api_call_watch(&ask->call, on_asker_gone);
-        else
+            api_http_drop_body(input->http); /* it may wait for minutes */
+        } else {
             api_reply_error(api, api_call_finish(&ask->call), ERROR_NO_MEMORY, NULL);
+        }
     }
     api_payload_close(&payload);
 }

@@ -3,7 +3,6 @@
 
 #include "base/alloc.h"
 
-#include <event2/http.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,7 +52,7 @@ static void scan_end(struct scan *scan, int error, struct slice cursor)
     }
     writer_end(&scan->writer);
     mem_free(scan->text);
-    struct evhttp_request *http = api_call_finish(&scan->call);
+    struct api_http *http = api_call_finish(&scan->call);
     if (http && error)
         api_reply_error(api, http, error, NULL);
     else if (http)

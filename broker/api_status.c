@@ -8,7 +8,6 @@
 #include "broker/router.h"
 #include "broker/session.h"
 
-#include <event2/http.h>
 #include <stdio.h>
 
 void api_serve_healthz(struct api *api, const struct api_input *input)
@@ -16,7 +15,7 @@ void api_serve_healthz(struct api *api, const struct api_input *input)
     api_reply_text(api, input->http, 200, "ok\n");
 }
 
-static void reply_unready(struct api *api, struct evhttp_request *http, const char *why)
+static void reply_unready(struct api *api, struct api_http *http, const char *why)
 {
     char text[64];
 
@@ -24,19 +23,37 @@ static void reply_unready(struct api *api, struct evhttp_request *http, const ch
     api_reply_text(api, http, 503, text);
 }
 
+/* ---- readiness: asked by balancers, so never behind what others asked. All who wait share one probe. */
+
+struct prober {
+    struct call call;
+    struct list link; /* in api->probing */
+};
+
+static struct api_http *prober_finish(struct prober *prober)
+{
+    list_remove(&prober->link);
+    return api_call_finish(&prober->call);
+}
+
+static void on_prober_gone(struct call *call)
+{
+    prober_finish(container_of(call, struct prober, call));
+}
+
 static void on_probe_done(struct storage_request *request, int error, const struct storage_result *result)
 {
-    struct call *call = container_of(request, struct call, request);
-    struct api *api = call->api;
-    struct evhttp_request *http = api_call_finish(call);
+    struct api *api = container_of(request, struct api, probe);
 
     (void)result;
-    if (!http)
-        return;
-    if (error || api->draining)
-        reply_unready(api, http, api->draining ? "draining" : error_name(error));
-    else
-        api_reply_text(api, http, 200, "ready\n");
+    api->probe_open = false;
+    for (struct list *link; (link = list_pop(&api->probing));) {
+        struct api_http *http = prober_finish(container_of(link, struct prober, link));
+        if (error || api->draining)
+            reply_unready(api, http, api->draining ? "draining" : error_name(error));
+        else
+            api_reply_text(api, http, 200, "ready\n");
+    }
 }
 
 void api_serve_readyz(struct api *api, const struct api_input *input)
@@ -45,10 +62,19 @@ void api_serve_readyz(struct api *api, const struct api_input *input)
         reply_unready(api, input->http, "draining");
         return;
     }
-    struct call *call = api_call_create(api, input->http, sizeof *call, on_probe_done);
-    if (call)
-        storage_probe(api->options.storage, &call->request);
+    struct prober *prober = api_call_create_always(api, input->http, sizeof *prober, NULL);
+    if (!prober)
+        return;
+    list_append(&api->probing, &prober->link);
+    prober->call.on_gone = on_prober_gone;
+    if (api->probe_open)
+        return;
+    api->probe_open = true;
+    api->probe.on_done = on_probe_done;
+    storage_probe(api->options.storage, &api->probe);
 }
+
+/* ---- statistics ---- */
 
 /* The storage and the log count one of them each themselves. */
 static const struct metrics *counters(const struct api *api)
@@ -101,7 +127,7 @@ static void on_stats_counted(struct storage_request *request, int error, const s
 {
     struct call *call = container_of(request, struct call, request);
     struct api *api = call->api;
-    struct evhttp_request *http = api_call_finish(call);
+    struct api_http *http = api_call_finish(call);
     struct buffer json;
     struct writer writer;
 
@@ -142,6 +168,10 @@ void api_serve_metrics(struct api *api, const struct api_input *input)
                         (double)options->reads->open, &text);
     metrics_write_gauge("reads_waiting", "Reads of history and presence that wait for their turn",
                         (double)options->reads->waiting, &text);
+    metrics_write_gauge("api_connections", "Connections to the API, the surplus ones included",
+                        (double)api_server_connections(api->server), &text);
+    metrics_write_gauge("api_memory_bytes", "What bodies and answers of the API take",
+                        (double)api_server_memory(api->server), &text);
     metrics_write_gauge("storage_up", "1 while the storage serves",
                         storage_state(options->storage) == STORAGE_UP ? 1 : 0, &text);
     metrics_write_gauge("start_time_seconds", "When the process started, in seconds since 1970",

@@ -237,6 +237,20 @@ static size_t connection_limit(const struct broker *broker, const struct config 
     return possible;
 }
 
+/* Half of what is left beside the clients: the rest is for Redis and for clients that are refused. */
+static size_t api_limit(const struct broker *broker, const struct config *config, size_t max_connections)
+{
+    size_t possible = (broker->descriptors - max_connections) / 2;
+
+    if (config->api_connections <= possible)
+        return (size_t)config->api_connections;
+    if (!config->api.off)
+        log_info("api_connections lowered to what descriptors allow",
+                 log_int("api_connections", (int64_t)possible),
+                 log_int("descriptors", (int64_t)broker->descriptors));
+    return possible;
+}
+
 /* What a route's text adds to the largest message must pass as well. */
 static size_t payload_limit(const struct config *config)
 {
@@ -254,7 +268,7 @@ void broker_reload(struct broker *broker)
     size_t max_connections = connection_limit(broker, config);
     ws_server_reload(broker->ws, config, max_connections, handshake_limit(broker, config));
     if (broker->api)
-        api_reload(broker->api, config, max_connections);
+        api_reload(broker->api, config, max_connections, api_limit(broker, config, max_connections));
     sessions_set_limits(broker->sessions, config->outbox_limit, config->inflight_limit, config->max_message);
     sessions_set_shares(broker->sessions, config->turn_commands, config->turn_bytes, config->inflight_total,
                         config->session_reads);
@@ -397,6 +411,7 @@ static bool create_parts(struct broker *broker)
         .instance = broker->instance,
         .started_at_ms = broker->started_at_ms,
         .max_connections = max_connections,
+        .api_connections = api_limit(broker, config, max_connections),
         .on_drain = on_drain_ordered,
         .data = broker,
     };

@@ -48,6 +48,7 @@ enum config_storage { CONFIG_STORAGE_AUTO, CONFIG_STORAGE_MEMORY, CONFIG_STORAGE
 struct config {
     struct config_address listen, api;
     char *api_token, *api_token_file; /* at most one; empty: none */
+    char *api_hosts; /* separated by commas or spaces */
     bool insecure, direct_delivery;
     char *tls_cert, *tls_key; /* both or none; empty: none */
     struct config_list prefixes, trusted_proxies;
@@ -61,6 +62,7 @@ struct config {
     uint64_t workers; /* processes */
     uint64_t max_connections, handshakes_limit, address_limit, head_limit, max_message, outbox_limit, inflight_limit, subscriptions_limit, requests_limit, api_limit;
     uint64_t inflight_total, turn_commands, turn_bytes, reads_limit, session_reads, read_size, target_checks;
+    uint64_t api_connections, api_memory, api_timeout, api_idle_timeout;
     uint64_t request_timeout, ping_interval, ping_timeout, handshake_timeout, close_timeout, drain_time, drain_delay;
 
     enum log_level log_level;

@@ -29,6 +29,7 @@ struct listener {
     struct event resume;
     uint64_t last_error_ms; /* monotonic; 0: none yet */
     listener_accept_cb on_accept;
+    void (*on_exhausted)(void *data, evutil_socket_t listening); /* NULL: nobody wants to know */
     void *data;
     char address[NI_MAXHOST + sizeof "[]:65535"];
 };
@@ -79,14 +80,14 @@ int listener_parse(const char *address, char *host, size_t host_size, unsigned *
 }
 
 /* A bound socket, or -1 with errno set. Connections inherit its TCP_NODELAY. */
-static evutil_socket_t bind_socket(const struct addrinfo *where)
+static evutil_socket_t bind_socket(const struct addrinfo *where, bool shared)
 {
     int on = 1;
     int off = 0;
     int fd = socket(where->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
-    if (evutil_make_listen_socket_reuseable(fd) == 0 && evutil_make_listen_socket_reuseable_port(fd) == 0 &&
+    if (evutil_make_listen_socket_reuseable(fd) == 0 && (!shared || evutil_make_listen_socket_reuseable_port(fd) == 0) &&
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0 &&
         (where->ai_family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0) &&
         bind(fd, where->ai_addr, where->ai_addrlen) == 0)
@@ -98,7 +99,7 @@ static evutil_socket_t bind_socket(const struct addrinfo *where)
 }
 
 /* Binds to the first address of `host` that can be had. -1 with a text in *problem. */
-static evutil_socket_t bind_host(const char *host, unsigned port, const char **problem)
+static evutil_socket_t bind_host(const char *host, unsigned port, bool shared, const char **problem)
 {
     char service[sizeof "65535"];
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
@@ -112,12 +113,12 @@ static evutil_socket_t bind_host(const char *host, unsigned port, const char **p
     }
     evutil_socket_t fd = -1;
     for (const struct addrinfo *where = found; where && fd < 0; where = where->ai_next)
-        fd = bind_socket(where);
+        fd = bind_socket(where, shared);
     int reason = errno;
     freeaddrinfo(found);
     *problem = strerror(reason);
     if (fd < 0 && !*host && (reason == EAFNOSUPPORT || reason == EADDRNOTAVAIL))
-        return bind_host("0.0.0.0", port, problem);
+        return bind_host("0.0.0.0", port, shared, problem);
     return fd;
 }
 
@@ -168,6 +169,8 @@ static void on_accept_error(struct evconnlistener *acceptor, void *data)
         log_warn("connections can't be accepted, trying again", log_str("address", listener->address),
                  log_str("reason", strerror(reason)), log_int("pause_ms", PAUSE_MS));
     listener->last_error_ms = now;
+    if (listener->on_exhausted && (reason == EMFILE || reason == ENFILE))
+        listener->on_exhausted(listener->data, evconnlistener_get_fd(acceptor));
     if (event_add(&listener->resume, &pause) == 0)
         evconnlistener_disable(acceptor);
 }
@@ -186,8 +189,8 @@ static void report_failure(const char *address, const char *problem)
     log_error("can't listen", log_str("address", address), log_str("reason", problem));
 }
 
-struct listener *listener_create(struct loop *loop, const char *address, listener_accept_cb on_accept,
-                                 void *data)
+static struct listener *create(struct loop *loop, const char *address, bool shared,
+                               listener_accept_cb on_accept, void *data)
 {
     char host[NI_MAXHOST];
     unsigned port;
@@ -196,7 +199,7 @@ struct listener *listener_create(struct loop *loop, const char *address, listene
         report_failure(address, problem);
         return NULL;
     }
-    evutil_socket_t fd = bind_host(host, port, &problem);
+    evutil_socket_t fd = bind_host(host, port, shared, &problem);
     if (fd < 0) {
         report_failure(address, problem);
         return NULL;
@@ -224,12 +227,30 @@ struct listener *listener_create(struct loop *loop, const char *address, listene
     return listener;
 }
 
+struct listener *listener_create(struct loop *loop, const char *address, listener_accept_cb on_accept,
+                                 void *data)
+{
+    return create(loop, address, true, on_accept, data);
+}
+
+struct listener *listener_create_alone(struct loop *loop, const char *address, listener_accept_cb on_accept,
+                                       void *data)
+{
+    return create(loop, address, false, on_accept, data);
+}
+
 void listener_destroy(struct listener *listener)
 {
     if (!listener)
         return;
     listener_stop(listener);
     mem_free(listener);
+}
+
+void listener_on_exhausted(struct listener *listener,
+                           void (*on_exhausted)(void *data, evutil_socket_t listening))
+{
+    listener->on_exhausted = on_exhausted;
 }
 
 const char *listener_address(const struct listener *listener)

@@ -21,6 +21,16 @@ typedef void (*listener_accept_cb)(void *data, evutil_socket_t fd, const struct 
  * (logged). */
 struct listener *listener_create(struct loop *loop, const char *address, listener_accept_cb on_accept,
                                  void *data);
+
+/* The same, on a port that no other process may share. */
+struct listener *listener_create_alone(struct loop *loop, const char *address, listener_accept_cb on_accept,
+                                       void *data);
+
+/* Called before each pause for want of descriptors, with the listening socket: whoever keeps one in reserve can take a connection
+ * itself. Must not stop the listener. */
+void listener_on_exhausted(struct listener *listener,
+                           void (*on_exhausted)(void *data, evutil_socket_t listening));
+
 void listener_destroy(struct listener *listener); /* also from on_accept */
 
 /* What it listens on, as HOST:PORT with the real port; valid as long as the listener. */

@@ -47,6 +47,10 @@
     X(api_refused, "api_refused", "HTTP requests to the API that were refused, 4xx")                         \
     X(api_failed, "api_failed", "HTTP requests to the API that failed, 5xx")                                 \
     X(log_lines_dropped, "log_lines_dropped", "Lines of the log that were lost because nobody read it fast enough") \
+    X(api_accepted, "api_connections_accepted", "Connections to the API accepted")                           \
+    X(api_displaced, "api_connections_displaced", "Of those, the ones closed for a newcomer's sake")         \
+    X(api_surplus, "api_connections_surplus", "Connections beyond api_connections, told health only")        \
+    X(api_slow, "api_slow", "HTTP requests and answers to the API that were cut at api_timeout")             \
     X(storage_outages, "storage_outages", "Times the storage was lost")                                      \
     X(reaped, "reaped_sessions", "Sessions of dead instances removed by this one")
 

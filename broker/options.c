@@ -41,6 +41,11 @@ bool option_is_token(const char *value)
     return only(value, 8, 256, "-._~+/=");
 }
 
+static bool is_host_list(const char *value)
+{
+    return only(value, 0, 1024, ".-_, ");
+}
+
 static bool is_token_or_none(const char *value)
 {
     return value[0] == '\0' || option_is_token(value);
@@ -97,6 +102,18 @@ const struct option_spec option_specs[] = {
      .meta = "FILE",
      .reload = true,
      .help = "A file that holds the token instead of api_token."},
+    {.key = "api_hosts",
+     .type = OPTION_STRING,
+     .group = GROUP_LISTEN,
+     .offset = FIELD(api_hosts),
+     .fallback = "",
+     .check = is_host_list,
+     .form = "host names without ports, separated by commas",
+     .meta = "NAME,...",
+     .reload = true,
+     .help = "Names under which the API is served (the request's Host), besides localhost and every address; health is "
+             "told under any. Empty: no other name without a token, against web pages that bind their name to this "
+             "address, and any name with one."},
     {.key = "insecure",
      .type = OPTION_BOOL,
      .group = GROUP_LISTEN,
@@ -445,6 +462,49 @@ const struct option_spec option_specs[] = {
      .reload = true,
      .help = "How many HTTP requests to the API may wait for their answer at a time; more are answered 429."},
 
+    {.key = "api_connections",
+     .type = OPTION_INTEGER,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(api_connections),
+     .fallback = "1024",
+     .min = 1,
+     .max = 100000,
+     .meta = "N",
+     .reload = true,
+     .help = "Connections to the API at a time; half of the descriptors that max_connections leaves, if that is less. "
+             "Beyond it the idle ones make room, and when there are none newcomers are told health and else answered 503."},
+    {.key = "api_memory",
+     .type = OPTION_SIZE,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(api_memory),
+     .fallback = "64MiB",
+     .min = MIB,
+     .max = 16 * GIB,
+     .meta = "SIZE",
+     .reload = true,
+     .help = "What bodies of HTTP requests and answers that wait to be taken may need in all; beyond it 429. At least "
+             "16MiB and two of max_message, whatever this says."},
+
+    {.key = "api_timeout",
+     .type = OPTION_DURATION,
+     .group = GROUP_TIMES,
+     .offset = FIELD(api_timeout),
+     .fallback = "30s",
+     .min = 100,
+     .max = HOURS(1),
+     .meta = "TIME",
+     .reload = true,
+     .help = "How long an HTTP caller may take to send a whole request (408), and again to take its answer."},
+    {.key = "api_idle_timeout",
+     .type = OPTION_DURATION,
+     .group = GROUP_TIMES,
+     .offset = FIELD(api_idle_timeout),
+     .fallback = "1m",
+     .min = 100,
+     .max = HOURS(1),
+     .meta = "TIME",
+     .reload = true,
+     .help = "A connection to the API without a request is closed after so long."},
     {.key = "request_timeout",
      .type = OPTION_DURATION,
      .group = GROUP_TIMES,

@@ -84,7 +84,7 @@ def problem(answer, status, name):
 def table():
     """(method, path, its query's parameters, whether it is open) of each row of the broker's table."""
     source = (ROOT / "broker/api_dispatch.c").read_text()
-    rows = re.findall(r'\{EVHTTP_REQ_(\w+),\s+"([^"]+)",\s+\w+,\s+(NULL|"[^"]*"),\s+(true|false)\}', source)
+    rows = re.findall(r'\{METHOD_(\w+),\s+"([^"]+)",\s+\w+,\s+(NULL|"[^"]*"),\s+(true|false),\s+\w+\}', source)
     assert len(rows) == len(re.findall(r"\bapi_serve_\w+", source))
     return rows
 
@@ -260,7 +260,7 @@ def test_a_user_answers_by_the_first(cluster, pool):
 def test_a_caller_that_hangs_up_cancels(cluster):
     with Client(cluster[0], "?session=patient") as client:
         with socket.create_connection(("127.0.0.1", cluster[1].api_port)) as caller:
-            caller.sendall(b"POST /v1/request/session:patient?timeout=5m HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n?")
+            caller.sendall(b"POST /v1/request/session:patient?timeout=5m HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n?")
             asked = client.request()
         assert client.recv() == {"push": "cancel", "request": asked["request"]}
         assert "error" in client.command(cmd="reply", request=asked["request"], text="late")

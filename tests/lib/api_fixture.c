@@ -38,7 +38,8 @@ void api_fixture_create(void)
                                         .metrics = &fixture.metrics,
                                         .instance = "a1",
                                         .started_at_ms = fixture.now_us / 1000,
-                                        .max_connections = 1234};
+                                        .max_connections = 1234,
+                                        .api_connections = 1024};
     api = api_create(&options);
     assert_non_null(api);
 }
@@ -97,7 +98,7 @@ int http_ask(const char *method, const char *path)
 {
     char text[512];
 
-    snprintf(text, sizeof text, "%s %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", method, path);
+    snprintf(text, sizeof text, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", method, path);
     return http_send(text);
 }
 
@@ -185,14 +186,22 @@ void quiet_turns(void)
     }
 }
 
-int http_post(const char *method, const char *path, const char *headers, const char *body)
+void http_post_on(int fd, const char *method, const char *path, const char *headers, const char *body)
 {
     char text[4096];
 
     snprintf(text, sizeof text,
-             "%s %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%s", method,
-             path, headers, strlen(body), body);
-    return http_send(text);
+             "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%s",
+             method, path, headers, strlen(body), body);
+    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+int http_post(const char *method, const char *path, const char *headers, const char *body)
+{
+    int fd = dial();
+
+    http_post_on(fd, method, path, headers, body);
+    return fd;
 }
 
 void expect_json(struct response response, int status, const char *body)

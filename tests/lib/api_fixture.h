@@ -32,6 +32,7 @@ struct response {
 int http_send(const char *text);
 int http_ask(const char *method, const char *path);
 int http_post(const char *method, const char *path, const char *headers, const char *body);
+void http_post_on(int fd, const char *method, const char *path, const char *headers, const char *body);
 
 /* Reads until the server closes, and closes; the body is the caller's. */
 struct response http_read(int fd);

@@ -226,6 +226,9 @@ static void metrics_are_prometheus_text(void **state)
             assert_true(value == 1);
         else if (slice_is(names[i], "switchboard_start_time_seconds"))
             assert_true(value == 1.7e9);
+        else if (slice_is(names[i], "switchboard_api_connections") ||
+                 slice_is(names[i], "switchboard_api_connections_accepted_total"))
+            assert_true(value == 1);
         else
             assert_true(value == 0);
     }
@@ -254,7 +257,7 @@ static void other_methods_are_405(void **state)
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
         char text[256];
         snprintf(text, sizeof text,
-                 "%s /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                 "%s /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
                  methods[i]);
         struct response response = http_read(http_send(text));
         assert_header(&response, "Allow: GET, HEAD");
@@ -325,8 +328,8 @@ static void answer_that_comes_before_the_departure_is_noticed(void **state)
 static void one_connection_serves_many_requests(void **state)
 {
     (void)state;
-    int fd = http_send("GET /readyz HTTP/1.1\r\nHost: a\r\n\r\nGET /v1/stats HTTP/1.1\r\nHost: a\r\n\r\n"
-                       "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    int fd = http_send("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v1/stats HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                       "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     await_call(FAKE_PROBE);
     fake_storage_answer_next(fake, FAKE_PROBE, ERROR_NONE, 0);
     await_call(FAKE_COUNT);
@@ -339,11 +342,12 @@ static void one_connection_serves_many_requests(void **state)
 static void client_that_leaves_between_requests(void **state)
 {
     (void)state;
-    int fd = http_send("GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
+    int fd = http_send("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     await_call(FAKE_PROBE);
     fake_storage_answer_next(fake, FAKE_PROBE, ERROR_NONE, 0);
     quiet_turns();
-    assert_true(send(fd, "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n", 33, MSG_NOSIGNAL) > 0);
+    static const char again[] = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_true(send(fd, again, sizeof again - 1, MSG_NOSIGNAL) > 0);
     await_call(FAKE_PROBE);
     close(fd);
     quiet_turns();
