@@ -178,8 +178,9 @@ static bool flush(struct api_conn *conn)
     while (!conn->broken && !conn->starved && conn->sent < total) {
         size_t of_body = conn->sent > conn->head.len ? conn->sent - conn->head.len : 0;
         size_t of_head = conn->sent - of_body;
-        struct iovec parts[] = {{conn->head.data + of_head, conn->head.len - of_head},
-                                {conn->body.data + of_body, conn->body.len - of_body}};
+        struct iovec parts[2] = {{conn->head.data + of_head, conn->head.len - of_head}};
+        if (conn->body.len)
+            parts[1] = (struct iovec){conn->body.data + of_body, conn->body.len - of_body};
         struct msghdr message = {.msg_iov = parts, .msg_iovlen = conn->body.len ? 2 : 1};
         ssize_t sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR)
