@@ -15,6 +15,7 @@ static struct api_server_limits server_limits(const struct config *config, size_
 
     return (struct api_server_limits){
         .connections = connections,
+        .head = (size_t)config->head_limit,
         .memory = (size_t)memory,
         .timeout_ms = config->api_timeout,
         .idle_ms = config->api_idle_timeout,

@@ -68,14 +68,14 @@ static bool is_allowed(struct api *api, struct api_http *http, enum api_method m
 {
     const struct api_head *head = api_http_head(http);
 
-    if (api->token && !api_token_matches(api_head_field(head, "Authorization"), api->token)) {
+    if (api->token && !api_token_matches(api_head_field(head, "authorization"), api->token)) {
         api_http_add_field(http, "WWW-Authenticate", "Bearer realm=\"switchboard\"");
         api_http_close_after(http);
         api_reply_error(api, http, ERROR_UNAUTHORIZED, "give the API's token: Authorization: Bearer TOKEN");
         return false;
     }
     /* Browsers let a page of any site post to what its visitor reaches, loopback included; a token they don't have. */
-    if (!api->token && method != METHOD_GET && api_head_field(head, "Origin")) {
+    if (!api->token && method != METHOD_GET && api_head_field(head, "origin")) {
         api_reply_error(api, http, ERROR_FORBIDDEN,
                         "a web page (the request has an Origin) may change nothing here without api_token");
         return false;
@@ -197,12 +197,25 @@ static void on_request(void *data, struct api_http *http)
     serve(data, http, way.endpoint, way.param);
 }
 
-static void on_problem(void *data, struct api_http *http, enum api_problem problem)
-{
-    const struct api_refusal *refusal = api_refusal_of(problem);
-    bool retry = error_find(refusal->status)->retry || refusal->status == 408;
+/* What the list of errors doesn't name: what only HTTP knows. */
+static const struct {
+    unsigned status;
+    const char *name;
+} http_names[] = {
+    {408, "request_timeout"}, {414, "target_too_long"}, {417, "expectation_failed"},
+    {431, "head_too_large"},  {501, "not_implemented"}, {505, "version_not_supported"},
+};
 
-    api_reply_problem(data, http, refusal->status, refusal->name, retry, refusal->detail);
+static void on_problem(void *data, struct api_http *http, const struct http_problem *problem)
+{
+    int status = (int)problem->status;
+    const struct error_info *info = error_find(status);
+    const char *name = info->name;
+
+    for (size_t i = 0; i < sizeof http_names / sizeof *http_names; i++)
+        if (http_names[i].status == problem->status)
+            name = http_names[i].name;
+    api_reply_problem(data, http, status, name, info->retry || status == 408, problem->text);
 }
 
 const struct api_server_ops api_dispatch_ops = {

@@ -21,6 +21,7 @@ struct metrics;
 
 struct api_server_limits {
     size_t connections;
+    size_t head;         /* bytes, of one */
     size_t memory;       /* bytes, of all bodies and answers together */
     uint64_t timeout_ms; /* for a whole request, and again to take its answer */
     uint64_t idle_ms;    /* of a connection between requests */
@@ -31,7 +32,8 @@ struct api_server_ops {
     /* The head is here. Answers, or says how long the body may be. */
     void (*on_head)(void *data, struct api_http *http, size_t *body_max);
     void (*on_request)(void *data, struct api_http *http); /* the body is here, too */
-    void (*on_problem)(void *data, struct api_http *http, enum api_problem problem); /* to answer */
+    /* Answers with what is wrong. The request may have no more than this. */
+    void (*on_problem)(void *data, struct api_http *http, const struct http_problem *problem);
 };
 
 struct api_server_options {

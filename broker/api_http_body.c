@@ -13,7 +13,7 @@ enum api_problem api_body_begin(struct api_body *body, const struct api_head *he
     *body = (struct api_body){.max = max, .left = head->length};
     if (!head->chunked && head->length > max)
         return BODY_TOO_LARGE;
-    return HEAD_FINE;
+    return PROBLEM_NONE;
 }
 
 static enum api_problem make_room(struct api_body *body, struct api_server *server, size_t len)
@@ -24,11 +24,11 @@ static enum api_problem make_room(struct api_body *body, struct api_server *serv
         capacity *= 2;
     size_t more = capacity - body->bytes.capacity;
     if (!more)
-        return HEAD_FINE;
+        return PROBLEM_NONE;
     if (!api_memory_take(server, more))
         return BODY_NO_ROOM;
     if (buffer_reserve(&body->bytes, capacity - body->bytes.len))
-        return HEAD_FINE;
+        return PROBLEM_NONE;
     api_memory_give(server, more);
     return BODY_NO_MEMORY;
 }
@@ -38,7 +38,7 @@ static enum api_problem keep(struct api_body *body, struct api_server *server, s
     size_t len = in->len < body->left ? in->len : (size_t)body->left;
 
     if (!len)
-        return HEAD_FINE;
+        return PROBLEM_NONE;
     if (len > body->max - body->bytes.len)
         return BODY_TOO_LARGE;
     enum api_problem problem = make_room(body, server, len);
@@ -48,7 +48,7 @@ static enum api_problem keep(struct api_body *body, struct api_server *server, s
         return BODY_NO_MEMORY;
     body->left -= len;
     *in = slice_from(in->data + len, in->len - len);
-    return HEAD_FINE;
+    return PROBLEM_NONE;
 }
 
 /* ---- chunks ---- */
@@ -101,7 +101,7 @@ static enum api_problem begin_chunk(struct api_body *body, struct slice *in, boo
 
     *stuck = len == -1;
     if (*stuck)
-        return HEAD_FINE;
+        return PROBLEM_NONE;
     if (len < 0 || !read_size(line, &body->left, &digits))
         return BODY_CHUNK;
     body->overhead += line.len - digits;
@@ -110,19 +110,19 @@ static enum api_problem begin_chunk(struct api_body *body, struct slice *in, boo
     if (body->left > body->max - body->bytes.len)
         return BODY_TOO_LARGE;
     body->part = body->left ? CHUNK_DATA : CHUNK_TRAILER;
-    return HEAD_FINE;
+    return PROBLEM_NONE;
 }
 
 static enum api_problem end_chunk(struct api_body *body, struct slice *in, bool *stuck)
 {
     *stuck = in->len < 2;
     if (*stuck)
-        return in->len && *in->data != '\r' ? BODY_CHUNK : HEAD_FINE;
+        return in->len && *in->data != '\r' ? BODY_CHUNK : PROBLEM_NONE;
     if (memcmp(in->data, "\r\n", 2) != 0)
         return BODY_CHUNK;
     *in = slice_from(in->data + 2, in->len - 2);
     body->part = CHUNK_SIZE;
-    return HEAD_FINE;
+    return PROBLEM_NONE;
 }
 
 /* Trailers are dropped. */
@@ -134,13 +134,13 @@ static enum api_problem drop_trailer(struct api_body *body, struct slice *in, bo
     *stuck = len == -1;
     *done = len == 0;
     body->overhead += len > 0 ? (size_t)len : 0;
-    return len == -2 || body->overhead > OVERHEAD_MAX ? BODY_CHUNK : HEAD_FINE;
+    return len == -2 || body->overhead > OVERHEAD_MAX ? BODY_CHUNK : PROBLEM_NONE;
 }
 
 static enum api_problem feed_chunks(struct api_body *body, struct api_server *server, struct slice *in,
                                     bool *done)
 {
-    enum api_problem problem = HEAD_FINE;
+    enum api_problem problem = PROBLEM_NONE;
     bool stuck = false;
 
     *done = false;

@@ -1,7 +1,7 @@
 /* One connection of the HTTP server.
  *
  * The happy path: FRESH, HEAD, BODY, SERVED, ANSWERING, and IDLE until the next request; then HEAD again. Requests that come
- * one behind the other wait in `in`, which is never larger than a head, and are served one after the other. A client
+ * one behind the other wait in `in`, which is never larger than a head may be, and are served one after the other. A client
  * that shuts down its side of the connection has said its last request, and still gets the answer to it.
  *
  * A connection ends in four ways. After an answer that says so it LINGERs: our side is shut down, and what the client still
@@ -31,6 +31,7 @@ enum {
     DISCARD_MAX = 16 << 20, /* of a body that is too large */
     DISCARD_STRANGERS_MAX = 1 << 20,
     SURPLUS_MS = 2000,
+    READ_MAX = 16 << 10,
     REQUESTS_A_TURN = 16,
     SMALL_ANSWER = 32 << 10,
     IN_KEPT = 1024,
@@ -40,12 +41,18 @@ static const char go_ahead[] = "HTTP/1.1 100 Continue\r\n\r\n";
 
 /* The problem that needs no memory. */
 #define STARVED                                                                                              \
-    "{\"type\":\"about:blank\",\"title\":\"Insufficient Storage\",\"status\":507,"                              \
+    "{\"type\":\"about:blank\",\"title\":\"Insufficient Storage\",\"status\":507,"                           \
     "\"detail\":\"memory is short\",\"code\":507,\"name\":\"no_memory\",\"retry\":true}\n"
 
 static const char starved[] =
     "HTTP/1.1 507 Insufficient Storage\r\nContent-Type: application/problem+json\r\nContent-Length: 137\r\n"
     "Cache-Control: no-store\r\nConnection: close\r\n\r\n" STARVED;
+
+static const struct http_problem problems[] = {
+#define PROBLEM(symbol, status, text) [symbol] = {status, text},
+    API_PROBLEMS(PROBLEM)
+#undef PROBLEM
+};
 
 /* ---- states ---- */
 
@@ -94,7 +101,7 @@ static void enter(struct api_conn *conn, enum api_conn_state state)
 /* Reads as long as there is room and more may come. */
 static void want_events(struct api_conn *conn)
 {
-    bool reads = !conn->ended && (conn->state == CONN_LINGERING || conn->in.len < API_HEAD_MAX);
+    bool reads = !conn->ended && (conn->state == CONN_LINGERING || conn->in.len < conn->in.limit);
 
     if (conn->probed)
         return; /* `readable` waits for the end itself */
@@ -244,7 +251,7 @@ static void ask_body(struct api_conn *conn, size_t max)
     enum api_problem problem = api_body_begin(&http->body, &http->head, max);
 
     if (problem) {
-        options->ops->on_problem(options->data, http, problem);
+        options->ops->on_problem(options->data, http, &problems[problem]);
         return;
     }
     enter(conn, CONN_BODY);
@@ -252,8 +259,8 @@ static void ask_body(struct api_conn *conn, size_t max)
         (void)!send(conn->fd, go_ahead, sizeof go_ahead - 1, MSG_NOSIGNAL);
 }
 
-/* What goes wrong before there is a request. */
-static void refuse(struct api_conn *conn, enum api_problem problem)
+/* What goes wrong before there is a whole request. */
+static void refuse_with(struct api_conn *conn, const struct http_problem *problem)
 {
     const struct api_server_options *options = &conn->server->options;
     struct api_http *http = conn->http ? conn->http : http_create(conn, 0);
@@ -267,10 +274,16 @@ static void refuse(struct api_conn *conn, enum api_problem problem)
     options->ops->on_problem(options->data, http, problem);
 }
 
+static void refuse(struct api_conn *conn, enum api_problem problem)
+{
+    refuse_with(conn, &problems[problem]);
+}
+
 static void take_head(struct api_conn *conn, size_t len)
 {
     const struct api_server_options *options = &conn->server->options;
     struct api_http *http = http_create(conn, len);
+    struct http_problem problem;
     size_t body_max = 0;
 
     if (!http) {
@@ -281,9 +294,9 @@ static void take_head(struct api_conn *conn, size_t len)
     http->text[len] = '\0';
     buffer_drop_front(&conn->in, len);
     conn->scanned = 0;
-    enum api_problem problem = api_head_parse(http->text, len, &http->head);
-    if (problem) {
-        refuse(conn, problem);
+    conn->skipped = false;
+    if (!api_head_parse(http->text, len, &http->head, &problem)) {
+        refuse_with(conn, &problem);
         return;
     }
     options->ops->on_head(options->data, http, &body_max);
@@ -293,30 +306,39 @@ static void take_head(struct api_conn *conn, size_t len)
 
 /* ---- the way on ---- */
 
+/* Some clients send an empty line behind a body: one is forgiven. */
+static bool begins(struct api_conn *conn)
+{
+    if (!conn->skipped && conn->in.len >= 2 && memcmp(conn->in.data, "\r\n", 2) == 0) {
+        buffer_drop_front(&conn->in, 2);
+        conn->skipped = true;
+    }
+    return conn->in.len > 1 || (conn->in.len == 1 && (conn->skipped || *conn->in.data != '\r'));
+}
+
 /* True when something happened that more can follow from. */
 static bool step_head(struct api_conn *conn)
 {
+    struct http_problem problem;
+
     if (conn->state != CONN_HEAD) {
-        /* Some clients send an empty line behind a body. */
-        if (conn->in.len >= 2 && memcmp(conn->in.data, "\r\n", 2) == 0)
-            buffer_drop_front(&conn->in, 2);
-        if (!conn->in.len || (conn->in.len == 1 && *conn->in.data == '\r'))
+        if (!begins(conn))
             return false;
         enter(conn, CONN_HEAD);
     }
-    struct slice text = slice_from(conn->in.data, conn->in.len);
-    ssize_t len = api_head_find(text, &conn->scanned);
-    if (len > 0)
-        take_head(conn, (size_t)len);
-    else if (len < 0)
-        refuse(conn, HEAD_MALFORMED);
-    else if (text.len >= API_HEAD_MAX)
-        refuse(conn, memchr(text.data, '\n', text.len) ? HEAD_TOO_LONG : HEAD_TARGET_TOO_LONG);
-    else if (conn->ended)
-        refuse(conn, REQUEST_CUT);
-    else
-        return false;
-    return true;
+    switch (http_head_find_end(slice_from(conn->in.data, conn->in.len), conn->server->limits.head,
+                               &conn->scanned, &problem)) {
+    case HTTP_HEAD_WHOLE:
+        take_head(conn, conn->scanned);
+        return true;
+    case HTTP_HEAD_BAD:
+        refuse_with(conn, &problem);
+        return true;
+    default:
+        if (conn->ended)
+            refuse(conn, REQUEST_CUT);
+        return conn->ended;
+    }
 }
 
 static bool step_body(struct api_conn *conn)
@@ -431,13 +453,13 @@ static void on_task(struct loop_task *task)
 /* False: it is over. */
 static bool receive(struct api_conn *conn)
 {
-    char bytes[API_HEAD_MAX];
+    char bytes[READ_MAX];
     bool lingering = conn->state == CONN_LINGERING;
-    size_t room = lingering ? sizeof bytes : sizeof bytes - conn->in.len;
+    size_t room = lingering ? sizeof bytes : conn->in.limit - conn->in.len;
 
     if (!room)
         return true;
-    ssize_t got = recv(conn->fd, bytes, room, 0);
+    ssize_t got = recv(conn->fd, bytes, room < sizeof bytes ? room : sizeof bytes, 0);
     if (got < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
     if (got == 0)
@@ -500,7 +522,7 @@ struct api_conn *api_conn_create(struct api_server *server, struct api_pool *poo
     conn->pool = pool;
     conn->fd = fd;
     list_init(&conn->link);
-    buffer_init(&conn->in, API_HEAD_MAX);
+    buffer_init(&conn->in, server->limits.head);
     buffer_init(&conn->head, 0);
     buffer_init(&conn->body, 0);
     loop_task_init(&conn->task, on_task);

@@ -36,6 +36,22 @@ struct api_server {
     uint64_t full_logged_ms;   /* monotonic; 0: never */
 };
 
+/* What may be wrong with a request behind its head. X(symbol, status, text) */
+#define API_PROBLEMS(X)                                                                                      \
+    X(PROBLEM_NONE, 0, NULL)                                                                                 \
+    X(BODY_CHUNK, 400, "the body's chunks are malformed")                                                    \
+    X(BODY_TOO_LARGE, 413, "the body is larger than what is taken here")                                     \
+    X(BODY_NO_ROOM, 429, "bodies and answers take all that there is for them (api_memory)")                  \
+    X(BODY_NO_MEMORY, 507, "memory is short")                                                                \
+    X(REQUEST_TOO_SLOW, 408, "the request was not complete in time (api_timeout)")                           \
+    X(REQUEST_CUT, 400, "the request ended before it was complete")
+
+enum api_problem {
+#define PROBLEM(symbol, status, text) symbol,
+    API_PROBLEMS(PROBLEM)
+#undef PROBLEM
+};
+
 struct api_body {
     struct buffer bytes;
     size_t max;
@@ -67,7 +83,8 @@ struct api_conn {
     struct event readable, writable, timer;
     struct loop_task task; /* goes on after an answer */
     struct buffer in;
-    size_t scanned;
+    size_t scanned;                               /* of a head */
+    bool skipped;                                 /* an empty line before it */
     struct api_http *http;                        /* from the end of the head until it is answered */
     struct buffer head, body;                     /* of the answer */
     size_t sent, charged, discarded, discard_max; /* bytes */
@@ -97,7 +114,7 @@ void api_memory_give(struct api_server *server, size_t bytes);
 
 /* ---- the body (api_http_body.c) ---- */
 
-/* Begins with what the head says. HEAD_FINE, or why it can't be taken. */
+/* Begins with what the head says. PROBLEM_NONE, or why it can't be taken. */
 enum api_problem api_body_begin(struct api_body *body, const struct api_head *head, size_t max);
 
 /* Takes bytes off `in`; `*done` when nothing more belongs to it. */

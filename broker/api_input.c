@@ -84,7 +84,7 @@ bool api_input_bool(struct api *api, const struct api_input *input, const char *
 
 bool api_input_payload(struct api *api, const struct api_input *input, struct api_payload *payload)
 {
-    const char *type = api_head_field(api_http_head(input->http), "Content-Type");
+    const char *type = api_head_field(api_http_head(input->http), "content-type");
     int error = api_payload_read(type, api_http_body(input->http), payload);
 
     if (error)

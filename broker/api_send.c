@@ -112,7 +112,7 @@ static void on_sent(struct storage_request *request, int error, const struct sto
 
 static void send_payload(struct api *api, const struct api_input *input, const struct address *to)
 {
-    const char *key = api_head_field(api_http_head(input->http), "Idempotency-Key");
+    const char *key = api_head_field(api_http_head(input->http), "idempotency-key");
     struct api_sending sending = {.to = *to, .key = slice_text(key)};
     struct api_payload payload;
 

@@ -240,7 +240,8 @@ static size_t connection_limit(const struct broker *broker, const struct config 
 /* Half of what is left beside the clients: the rest is for Redis and for clients that are refused. */
 static size_t api_limit(const struct broker *broker, const struct config *config, size_t max_connections)
 {
-    size_t possible = (broker->descriptors - max_connections) / 2;
+    size_t clients = max_connections + handshake_limit(broker, config);
+    size_t possible = broker->descriptors > clients + 2 ? (broker->descriptors - clients) / 2 : 1;
 
     if (config->api_connections <= possible)
         return (size_t)config->api_connections;

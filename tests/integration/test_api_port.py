@@ -182,7 +182,7 @@ def test_a_body_that_is_too_large_is_not_waited_for(one):
 @pytest.mark.parametrize("host, status", [
     ("localhost", 200), ("localhost:8001", 200), ("LOCALHOST", 200), ("app.localhost:1", 200), ("127.0.0.1:8001", 200), ("127.9.9.9", 200),
     ("[::1]:8001", 200), ("192.0.2.7", 200), ("evil.example", 421), ("evil.example:8001", 421), ("localhost.evil.example", 421),
-    ("evil-localhost", 421), ("127.0.0.1.evil.example", 421), ("localhost.", 421), ("[::1", 421), ("::1", 421), ("", 421), ("127.0.0.1:x", 421),
+    ("evil-localhost", 421), ("127.0.0.1.evil.example", 421), ("localhost.", 421), ("[::1", 400), ("::1", 400), ("", 400), ("127.0.0.1:x", 400),
     ("2130706433", 421), ("0x7f.1", 421), ("user@localhost", 400), ("localhost/x", 400), ("localhost evil", 400)])
 def test_whom_it_is_for(one, host, status):
     found = exchange(one, f"GET /v1/sessions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
@@ -230,12 +230,11 @@ SEND = b"POST /v1/send/user:x HTTP/1.1\r\nHost: localhost\r\n"
     (b" GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400), (b"GET /healthz\r\n\r\n", 400), (b"GET /healthz HTTP/1.1 x\r\n\r\n", 400),
     (b"GET /health\x7fz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400), (b"GET /\xc3\xa4 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     (b"GET /healthz#x HTTP/1.1\r\nHost: localhost\r\n\r\n", 400), (b"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
-    (b"GET /healthz HTTP/1.2\r\nHost: localhost\r\n\r\n", 505), (b"GET /healthz http/1.1\r\nHost: localhost\r\n\r\n", 400),
+    (b"GET /healthz HTTP/0.9\r\nHost: localhost\r\n\r\n", 505), (b"GET /healthz http/1.1\r\nHost: localhost\r\n\r\n", 400),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505), (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400), (b"\r\n\r\n\r\n", 400),
     (b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400), (b"GET http:///healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect: a-miracle\r\n\r\n", 417),
     (b"GET /" + b"x" * 17000 + b" HTTP/1.1\r\n", 414), (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 17000 + b"\r\n\r\n", 431),
-    (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 101 + b"\r\n", 431),
     (SEND + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400), (SEND + b"Transfer-Encoding: chunked\r\n\r\n1\nx\r\n0\r\n\r\n", 400),
     (SEND + b"Transfer-Encoding: chunked\r\n\r\n1\r\nxy\r\n0\r\n\r\n", 400), (SEND + b"Transfer-Encoding: chunked\r\n\r\n-1\r\nx\r\n", 400),
     (SEND + b"Transfer-Encoding: chunked\r\n\r\n0x1\r\nx\r\n", 400), (SEND + b"Transfer-Encoding: chunked\r\n\r\n1 x\r\nx\r\n0\r\n\r\n", 400),
@@ -254,7 +253,7 @@ def test_what_could_be_read_in_two_ways(one, data, status):
 
 def test_what_is_unusual_but_clear(one):
     for data, status in (
-            (b"\r\n" + get("/healthz", "Connection: close"), 200), (get(version="HTTP/1.0"), 200), (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
+            (b"\r\n" + get("/healthz", "Connection: close"), 200), (get(version="HTTP/1.0"), 200), (get("/healthz", "Connection: close", version="HTTP/1.2"), 200), (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
             (b"GET http://localhost/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
             (b"GET /healthz HTTP/1.1\r\nhOST:localhost\r\nX:\r\nY: \xff\xc3\r\nConnection: x, CLOSE\r\n\r\n", 200),
             (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
