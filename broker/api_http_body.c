@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { FIRST_BYTES = 4096, CHUNK_LINE_MAX = 1024, OVERHEAD_MAX = 8192, SIZE_DIGITS_MAX = 8 };
+enum { FIRST_BYTES = 4096, CHUNK_LINE_MAX = 512, OVERHEAD_MAX = 8192, SIZE_DIGITS_MAX = 8 };
 
 enum api_problem api_body_begin(struct api_body *body, const struct api_head *head, size_t max)
 {

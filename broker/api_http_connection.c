@@ -141,7 +141,7 @@ void api_http_answer(struct api_http *http, int status, const char *phrase, cons
     conn->unread = conn->state != CONN_SERVED && (http->head.chunked || http->head.length);
     conn->unread = conn->unread || (http->close && !conn->ended);
     conn->discard_max = http->close ? DISCARD_STRANGERS_MAX : DISCARD_MAX;
-    conn->close = http->close || http->head.close || conn->unread || conn->ended ||
+    conn->close = http->close || http->head.close || conn->unread || (conn->ended && !conn->in.len) ||
                   conn->pool == &conn->server->surplus;
     buffer_printf(&conn->head, "HTTP/1.1 %d %s\r\n", status, phrase);
     write_date(&conn->head);
@@ -165,6 +165,7 @@ void api_http_answer(struct api_http *http, int status, const char *phrase, cons
     buffer_close(body);
     if (conn->probed)
         event_del(&conn->readable);
+    conn->probed = false;
     enter(conn, CONN_ANSWERING);
     loop_defer(conn->server->options.loop, &conn->task);
 }

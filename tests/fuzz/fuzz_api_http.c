@@ -89,7 +89,9 @@ static void talk(const uint8_t *data, size_t size, size_t piece, bool half_close
         if (sent < 0 && errno != EAGAIN)
             break;
         at += sent > 0 ? (size_t)sent : 0;
-        turn(pair[0], outcome, TURNS);
+        /* All at once means that the end comes before anything was read. */
+        if (at < size || !half_close)
+            turn(pair[0], outcome, TURNS);
     }
     if (half_close)
         shutdown(pair[0], SHUT_WR);

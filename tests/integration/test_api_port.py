@@ -285,6 +285,17 @@ def test_many_requests_in_one_segment(one):
     assert [status for status, _, _ in found] == [200, 200, 404, 200] * 40 + [200]
 
 
+def test_a_half_closed_caller_gets_all_its_answers(one):
+    """Also those to requests that were read, but not begun, when the end came."""
+    with mute(one, "first") as client:
+        data = post("/v1/request/session:first?timeout=30s", b"?") + get() + post("/v1/send/user:x", b"x") + get("/v1/stats")
+        with dial(one, data) as caller:
+            caller.shutdown(socket.SHUT_WR)
+            asked = json.loads(client.recv())["request"]
+            client.send(json.dumps({"cmd": "reply", "request": asked, "text": "ok"}))
+            assert [status for status, _, _ in answers(read_all(caller))] == [200] * 4
+
+
 def test_head_is_get_without_a_body(one):
     with dial(one, get().replace(b"GET", b"HEAD") + get("/healthz", "Connection: close")) as caller:
         found = read_all(caller)
