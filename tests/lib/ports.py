@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import tempfile
 
 FIRST, BLOCK, BLOCKS = 20000, 120, 100
@@ -21,11 +22,15 @@ _next = 0
 def _take_block():
     global _lock, _block
     folder = os.path.join(tempfile.gettempdir(), f"switchboard-test-ports-{os.getuid()}")
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    found = os.lstat(folder)
+    # The name can be guessed: what somebody else put there is not ours to open.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise RuntimeError(f"{folder} is not a directory that only this user can write to")
     for i in range(BLOCKS):
         # Not the same blocks first each time: what an earlier run left in TIME_WAIT is then out of the way.
         number = (os.getpid() + i) % BLOCKS
-        fd = os.open(os.path.join(folder, str(number)), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fd = os.open(os.path.join(folder, str(number)), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
