@@ -360,7 +360,7 @@ def test_who_is_slow():
 
 
 def test_who_does_not_take_the_answer():
-    with Broker(api_timeout="500ms") as broker:
+    with Broker(api_timeout="500ms", read_size="16MiB") as broker:
         for _ in range(8):
             assert request(broker.api_port, "/v1/publish/big?store", "POST", body=b"x" * (1 << 20)).status == 200
         with dial(broker, get("/v1/topics/big/history"), receive_buffer=4096) as caller:
