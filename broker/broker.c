@@ -102,11 +102,12 @@ static void on_message(void *data, struct slice channel, struct slice bytes)
     }
 }
 
-static void on_pattern_message(void *data, struct slice pattern, struct slice channel, struct slice bytes)
+static void on_pattern_message(void *data, struct slice channel, const struct slice *patterns, size_t count,
+                               struct slice bytes)
 {
     struct broker *broker = data;
 
-    router_on_pattern_message(broker->router, pattern, channel, bytes);
+    router_on_pattern_message(broker->router, channel, patterns, count, bytes);
 }
 
 static void on_state(void *data, enum storage_state state)

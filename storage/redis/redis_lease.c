@@ -66,6 +66,7 @@ static void on_beaten(void *data, const struct redis_reply *reply, int error)
     if (lost && was_up) {
         log_warn("registry lost this instance", log_str("action", "registering its sessions again"));
         redis_registry_describe(storage);
+        redis_pattern_announce_all(storage);
     }
     look_for_the_dead(storage, reply);
     if (was_up)
@@ -100,6 +101,7 @@ static void on_beat(evutil_socket_t fd, short what, void *data)
     beat(storage);
     redis_registry_refresh(storage);
     redis_probe_send(storage);
+    redis_pattern_on_beat(storage);
     arm(storage->lease.beat, next_beat_ms(storage));
 }
 
