@@ -262,6 +262,7 @@ void broker_reload(struct broker *broker)
     reads_set_limit(&broker->reads, config->reads_limit);
     requests_set_checks(broker->requests, config->target_checks);
     router_set_max_message(broker->router, payload_limit(config));
+    router_set_max_patterns(broker->router, (size_t)config->max_patterns);
     config_unref(broker->config);
     broker->config = config;
     log_info("configuration reloaded", log_int("routes", (int64_t)config->route_count));
@@ -334,6 +335,8 @@ static bool create_parts(struct broker *broker)
         return false;
     reads_init(&broker->reads, broker->loop, &broker->metrics, config->reads_limit);
     broker->router = router_create(broker->storage, &broker->metrics, payload_limit(config));
+    if (broker->router)
+        router_set_max_patterns(broker->router, (size_t)config->max_patterns);
     broker->drain_timer = event_new(loop_base(broker->loop), -1, EV_PERSIST, on_drain_tick, broker);
     broker->connect = connect_routes_create();
     struct requests_options requests = {
