@@ -1,6 +1,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "proto/errors.h"
+#include "proto/topic.h"
 #include "storage/redis/redis_storage.h"
 
 /* Channels subscribed again at a time after a reconnect: enough to keep the server busy, little enough that
@@ -294,11 +295,14 @@ void redis_bus_publish(struct storage *base, struct slice channel, struct slice 
     struct redis_storage *storage = redis_storage_of(base);
     struct redis_channel *held = redis_bus_find(storage, channel);
     struct redis_key interested[INTEREST_CHANNELS];
+    struct slice topic;
     size_t count;
     int error = ERROR_UNAVAILABLE;
 
     if (storage->destroyed)
         error = ERROR_CANCELLED;
+    else if (topic_of_channel(channel, &topic) && redis_lease_lapsed(storage))
+        error = ERROR_UNAVAILABLE;
     else if (base->state == STORAGE_UP && held && redis_direct_wants(held))
         error = redis_direct_publish(storage, held, bytes, request);
     else if (base->state == STORAGE_UP && redis_interest_any(storage) &&

@@ -3,7 +3,7 @@
  * What is subscribed in one turn of the loop is one announcement. Each subscription is a wish, which is granted when its
  * interest channel is confirmed and its announcement was heard by everybody. That is known as soon as as many have answered
  * as PUBLISH reached; somebody who only watches never answers, and one that was stopped not before its lease is over, so
- * then the leases decide: whoever has none publishes nothing, and when it wakes it reads before it serves. */
+ * then the leases decide: whoever has none publishes to no topic before it has read what the bus holds for it. */
 #include "storage/redis/redis_interest.h"
 
 #include "base/alloc.h"

@@ -1,6 +1,7 @@
 #include "proto/address.h"
 #include "proto/errors.h"
 #include "proto/message.h"
+#include "proto/topic.h"
 #include "storage/offset.h"
 #include "storage/redis/redis_storage.h"
 
@@ -93,11 +94,12 @@ void redis_publish_with(struct storage *base, struct slice channel,
                         const struct storage_publication *publication, struct storage_request *request)
 {
     struct redis_storage *storage = redis_storage_of(base);
+    struct slice topic;
     int error = ERROR_UNAVAILABLE;
 
     if (storage->destroyed)
         error = ERROR_CANCELLED;
-    else if (base->state == STORAGE_UP)
+    else if (base->state == STORAGE_UP && !(topic_of_channel(channel, &topic) && redis_lease_lapsed(storage)))
         error = publish(storage, channel, publication, request);
     struct redis_channel *held = redis_bus_find(storage, channel);
     if (held)

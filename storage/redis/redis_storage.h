@@ -120,6 +120,8 @@ struct redis_lease {
     bool in_flight;
     bool beating;            /* no beat otherwise */
     uint64_t quiet_until_ms; /* monotonic: after an outage of all, nobody is reaped for a lease */
+    uint64_t beat_ms;        /* monotonic: when the last heartbeat went out */
+    uint64_t proof;          /* the probe that shows that the bus has been read up to now; 0: none is wanted */
 };
 
 struct redis_counting {
@@ -380,6 +382,10 @@ bool redis_lease_init(struct redis_storage *storage);
 void redis_lease_close(struct redis_storage *storage);
 void redis_lease_begin(struct redis_storage *storage); /* the first heartbeat of a connection */
 void redis_lease_on_down(struct redis_storage *storage);
+/* This process was stopped for so long that others may have stopped counting on it: until it has read what the bus holds
+ * for it, it can't know who is to get what it publishes. */
+bool redis_lease_lapsed(const struct redis_storage *storage);
+void redis_lease_proved(struct redis_storage *storage, uint64_t sequence); /* this probe came back */
 
 /* ---- redis_reap.c ---- */
 

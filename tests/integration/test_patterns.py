@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from lib import FACES, Broker, Cluster, StructuredClient, wait_until
+from lib import FACES, Broker, Cluster, CommandError, StructuredClient, wait_until
 
 OPTIONS = {"patterns_limit": "4", "pattern_tokens": "5", "max_patterns": "12"}
 
@@ -281,21 +281,46 @@ def test_the_same_id_again(cluster, clients, name):
         client.abort()
 
 
+def receipt(publisher, topic, **fields):
+    """The receipt, or the error's name."""
+    try:
+        return publisher.call("publish", topic=topic, **fields)["receipt"]
+    except CommandError as error:
+        return error.name
+
+
 def test_a_stopped_broker_holds_nobody_up_for_longer_than_its_lease(cluster, clients, name):
     client, publisher = clients(cluster[0]), clients(cluster[1])
     with Broker(cluster.redis, heartbeat="300ms", lease="2s") as sleeper:
-        asleep = StructuredClient(sleeper.ws("/connect"))
+        asleep, waiting = StructuredClient(sleeper.ws("/connect")), []
+        for i in range(100):
+            waiting.append(StructuredClient(sleeper.ws("/connect")))
         sleeper.signal(signal.SIGSTOP)
+        for one in waiting:
+            one.post("ping")  # so that their sockets are ready before the bus is
         began = time.monotonic()
         client.call("subscribe", topic=f"{name}.*")
         assert time.monotonic() - began < 4
         assert publisher.call("publish", topic=f"{name}.a", text="1") == {"receipt": "delivered"}
         assert client.message()["text"] == "1"
+        # What waits for it when it wakes is told to come again, or arrives: it doesn't pass the pattern by.
+        posted = [(one, one.post("publish", topic=f"{name}.a", text="waiting", **({"key": f"k{i}"} if i % 2 else {})))
+                  for i, one in enumerate(waiting)]
         sleeper.signal(signal.SIGCONT)
-        wait_until(lambda: sleeper.readyz() == 200, "it is awake")
-        assert asleep.call("publish", topic=f"{name}.a", text="2") == {"receipt": "delivered"}
+        delivered = 0
+        for one, number in posted:
+            try:
+                assert one.result(number) == {"receipt": "delivered"}
+                delivered += 1
+            except CommandError as error:
+                assert error.name == "unavailable"
+        assert client.payloads(delivered) == ["waiting"] * delivered
+        client.expect_nothing()
+        wait_until(lambda: receipt(asleep, f"{name}.b.none") == "absent", "it is awake")
+        assert receipt(asleep, f"{name}.a", text="2") == "delivered"
         assert client.message()["text"] == "2"
-        asleep.abort()
+        for one in [asleep, *waiting]:
+            one.abort()
 
 
 def test_redis_loses_all(cluster, clients, name):
