@@ -101,7 +101,7 @@ static void write_stats(const struct api *api, int error, int64_t online, struct
     const struct api_options *options = &api->options;
     char started[CLOCK_ISO8601_SIZE];
 
-    writer_map(writer, 12);
+    writer_map(writer, 13);
     writer_pair_str(writer, "instance", slice_text(options->instance));
     writer_pair_str(writer, "version", slice_text(SWITCHBOARD_VERSION));
     writer_pair_str(writer, "started_at", slice_text(clock_iso8601(options->started_at_ms, started)));
@@ -112,6 +112,7 @@ static void write_stats(const struct api *api, int error, int64_t online, struct
         writer_pair_int(writer, "online", online);
     writer_pair_int(writer, "sessions", (int64_t)sessions_online(options->sessions));
     writer_pair_int(writer, "channels", (int64_t)router_channel_count(options->router));
+    writer_pair_int(writer, "patterns", (int64_t)router_pattern_count(options->router));
     writer_pair_int(writer, "max_connections", (int64_t)options->max_connections);
     writer_key(writer, "storage");
     writer_map(writer, 2);
@@ -158,6 +159,8 @@ void api_serve_metrics(struct api *api, const struct api_input *input)
                         (double)sessions_online(options->sessions), &text);
     metrics_write_gauge("channels", "Channels this instance is subscribed to",
                         (double)router_channel_count(options->router), &text);
+    metrics_write_gauge("patterns", "Different patterns of topics that sessions here are subscribed to",
+                        (double)router_pattern_count(options->router), &text);
     metrics_write_gauge("max_connections", "Sessions this instance accepts at most",
                         (double)options->max_connections, &text);
     metrics_write_gauge("requests_waiting", "Requests asked here that wait for their reply",

@@ -102,11 +102,12 @@ static void on_message(void *data, struct slice channel, struct slice bytes)
     }
 }
 
-static void on_pattern_message(void *data, struct slice pattern, struct slice channel, struct slice bytes)
+static void on_pattern_message(void *data, struct slice channel, const struct slice *patterns, size_t count,
+                               struct slice bytes)
 {
     struct broker *broker = data;
 
-    router_on_pattern_message(broker->router, pattern, channel, bytes);
+    router_on_pattern_message(broker->router, channel, patterns, count, bytes);
 }
 
 static void on_state(void *data, enum storage_state state)
@@ -276,6 +277,7 @@ void broker_reload(struct broker *broker)
     reads_set_limit(&broker->reads, config->reads_limit);
     requests_set_checks(broker->requests, config->target_checks);
     router_set_max_message(broker->router, payload_limit(config));
+    router_set_max_patterns(broker->router, (size_t)config->max_patterns);
     config_unref(broker->config);
     broker->config = config;
     log_info("configuration reloaded", log_int("routes", (int64_t)config->route_count));
@@ -348,6 +350,8 @@ static bool create_parts(struct broker *broker)
         return false;
     reads_init(&broker->reads, broker->loop, &broker->metrics, config->reads_limit);
     broker->router = router_create(broker->storage, &broker->metrics, payload_limit(config));
+    if (broker->router)
+        router_set_max_patterns(broker->router, (size_t)config->max_patterns);
     broker->drain_timer = event_new(loop_base(broker->loop), -1, EV_PERSIST, on_drain_tick, broker);
     broker->connect = connect_routes_create();
     struct requests_options requests = {

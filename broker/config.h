@@ -63,6 +63,8 @@ struct config {
     uint64_t max_connections, handshakes_limit, address_limit, head_limit, max_message, outbox_limit, inflight_limit, subscriptions_limit, requests_limit, api_limit;
     uint64_t inflight_total, turn_commands, turn_bytes, reads_limit, session_reads, read_size, target_checks;
     uint64_t api_connections, api_memory, api_timeout, api_idle_timeout;
+    uint64_t patterns_limit, pattern_tokens, max_patterns;
+    bool wildcards;
     uint64_t request_timeout, ping_interval, ping_timeout, handshake_timeout, close_timeout, drain_time, drain_delay;
 
     enum log_level log_level;

@@ -36,6 +36,11 @@
     X(requests_asked, "requests_asked", "Requests asked by sessions and HTTP callers")                         \
     X(requests_answered, "requests_answered", "Replies and refusals that sessions here gave")                \
     X(subscriptions, "subscriptions", "Topics and patterns that sessions subscribed to")                     \
+    X(pattern_messages, "pattern_messages", "Bus messages that came for patterns")                           \
+    X(patterns_refused_full, "patterns_refused_full", "Patterns refused because max_patterns is reached")    \
+    X(patterns_refused_limit, "patterns_refused_limit", "Patterns refused because of patterns_limit")        \
+    X(patterns_refused_tokens, "patterns_refused_tokens", "Patterns refused because of pattern_tokens")      \
+    X(patterns_refused_wild, "patterns_refused_wild", "Patterns refused because they begin with a wildcard") \
     X(recoveries, "recoveries", "Recoveries of stored messages")                                             \
     X(commands, "commands", "Commands of structured clients")                                                \
     X(commands_failed, "commands_failed", "Of those, the ones answered with an error")                       \

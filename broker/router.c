@@ -14,7 +14,6 @@
 #include "proto/address.h"
 #include "proto/envelope.h"
 #include "proto/errors.h"
-#include "proto/topic.h"
 #include "storage/storage.h"
 
 #include <string.h>
@@ -34,7 +33,7 @@ struct router {
     struct metrics *metrics;
     struct map channels, patterns;
     struct buffer envelope; /* scratch for publishing */
-    size_t max_message;
+    size_t max_message, max_patterns;
 };
 
 static void channel_free(struct router_channel *channel)
@@ -54,6 +53,7 @@ struct router *router_create(struct storage *storage, struct metrics *metrics, s
     router->storage = storage;
     router->metrics = metrics;
     router->max_message = max_message;
+    router->max_patterns = SIZE_MAX;
     map_init(&router->channels);
     map_init(&router->patterns);
     buffer_init(&router->envelope, 0);
@@ -65,11 +65,18 @@ void router_set_max_message(struct router *router, size_t max_message)
     router->max_message = max_message;
 }
 
+void router_set_max_patterns(struct router *router, size_t max_patterns)
+{
+    router->max_patterns = max_patterns;
+}
+
 void router_destroy(struct router *router)
 {
     if (!router)
         return;
     for (struct map_node *node; (node = map_next(&router->channels, NULL));)
+        channel_free(container_of(node, struct router_channel, node));
+    for (struct map_node *node; (node = map_next(&router->patterns, NULL));)
         channel_free(container_of(node, struct router_channel, node));
     map_close(&router->channels);
     map_close(&router->patterns);
@@ -80,6 +87,11 @@ void router_destroy(struct router *router)
 size_t router_channel_count(const struct router *router)
 {
     return router->channels.count + router->patterns.count;
+}
+
+size_t router_pattern_count(const struct router *router)
+{
+    return router->patterns.count;
 }
 
 void subscriber_init(struct subscriber *subscriber)
@@ -157,6 +169,12 @@ static struct router_channel *channel_create(struct router *router, struct slice
 static void subscribe(struct router *router, struct slice name, bool pattern, struct subscriber *subscriber)
 {
     struct map_node *node = map_find(pattern ? &router->patterns : &router->channels, name.data, name.len);
+
+    if (!node && pattern && router->patterns.count >= router->max_patterns) {
+        router->metrics->patterns_refused_full++;
+        subscriber->on_subscribed(subscriber, ERROR_LIMIT);
+        return;
+    }
     struct router_channel *channel =
         node ? container_of(node, struct router_channel, node) : channel_create(router, name, pattern);
 
@@ -247,17 +265,19 @@ static void complete_plain(struct slice channel, struct message_fields *fields,
         fields->to = slice_from(to, address_format(&address, to));
 }
 
-static void call_subscribers(struct router_channel *channel, struct message *message)
+static void call_subscribers(struct router_channel *const *channels, size_t count, struct message *message)
 {
-    list_for_each (link, &channel->subscribers) {
-        struct subscriber *subscriber = container_of(link, struct subscriber, link);
-        subscriber->deliver(subscriber, message);
+    for (size_t i = 0; i < count; i++) {
+        list_for_each (link, &channels[i]->subscribers) {
+            struct subscriber *subscriber = container_of(link, struct subscriber, link);
+            subscriber->deliver(subscriber, message);
+        }
     }
 }
 
-/* Decodes what came and gives it to the channel's subscribers. */
-static void deliver(struct router *router, struct router_channel *channel, struct slice name,
-                    struct slice bytes)
+/* Decodes what came on the channel `name` and gives it to the subscribers of all `channels`: one message. */
+static void deliver(struct router *router, struct router_channel *const *channels, size_t count,
+                    struct slice name, struct slice bytes)
 {
     struct message_fields fields;
     char to[ADDRESS_MAX + 1];
@@ -277,7 +297,7 @@ static void deliver(struct router *router, struct router_channel *channel, struc
     if (!message && fields.kind == MESSAGE_TAKEOVER) {
         /* Nobody keeps it, and it must not be lost: a name would have two holders, or a newcomer wait for ever. */
         struct message unkept = {.refs = 1, .fields = fields};
-        call_subscribers(channel, &unkept);
+        call_subscribers(channels, count, &unkept);
         return;
     }
     if (!message) {
@@ -285,7 +305,7 @@ static void deliver(struct router *router, struct router_channel *channel, struc
                   log_str("reason", error_name(ERROR_NO_MEMORY)));
         return;
     }
-    call_subscribers(channel, message);
+    call_subscribers(channels, count, message);
     message_unref(message);
 }
 
@@ -294,20 +314,31 @@ void router_on_message(struct router *router, struct slice name, struct slice by
     struct map_node *node = map_find(&router->channels, name.data, name.len);
 
     router->metrics->bus_messages++;
-    if (node)
-        deliver(router, container_of(node, struct router_channel, node), name, bytes);
+    if (!node)
+        return;
+    struct router_channel *channel = container_of(node, struct router_channel, node);
+    deliver(router, &channel, 1, name, bytes);
 }
 
-void router_on_pattern_message(struct router *router, struct slice pattern, struct slice name,
-                               struct slice bytes)
+void router_on_pattern_message(struct router *router, struct slice name, const struct slice *patterns,
+                               size_t count, struct slice bytes)
 {
-    struct map_node *node = map_find(&router->patterns, pattern.data, pattern.len);
-    struct address wanted, got;
-    char wanted_name[ADDRESS_NAME_MAX + 1], got_name[ADDRESS_NAME_MAX + 1];
+    struct router_channel **channels = mem_alloc(count * sizeof(struct router_channel *));
+    size_t found = 0;
 
     router->metrics->bus_messages++;
-    /* The bus's patterns are wider than ours. */
-    if (node && address_from_channel(pattern, &wanted, wanted_name) &&
-        address_from_channel(name, &got, got_name) && topic_matches(wanted.name, got.name))
-        deliver(router, container_of(node, struct router_channel, node), name, bytes);
+    router->metrics->pattern_messages++;
+    if (!channels) {
+        log_error("bus message dropped", log_bytes("channel", name.data, name.len),
+                  log_str("reason", error_name(ERROR_NO_MEMORY)));
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct map_node *node = map_find(&router->patterns, patterns[i].data, patterns[i].len);
+        if (node)
+            channels[found++] = container_of(node, struct router_channel, node);
+    }
+    if (found)
+        deliver(router, channels, found, name, bytes);
+    mem_free(channels);
 }

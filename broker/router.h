@@ -40,6 +40,9 @@ struct subscriber {
 struct router *router_create(struct storage *storage, struct metrics *metrics, size_t max_message);
 void router_set_max_message(struct router *router, size_t max_message);
 
+/* How many different patterns may be held; one more is refused with ERROR_LIMIT. Without: any number. */
+void router_set_max_patterns(struct router *router, size_t max_patterns);
+
 /* Those still subscribed are forgotten, and must not be unsubscribed any more. The storage must not call back
  * into it either: destroy that first. NULL is allowed. */
 void router_destroy(struct router *router);
@@ -72,9 +75,11 @@ bool router_publish_with(struct router *router, struct slice channel, const stru
 
 /* A message came over the bus. */
 void router_on_message(struct router *router, struct slice channel, struct slice bytes);
-void router_on_pattern_message(struct router *router, struct slice pattern, struct slice channel,
-                               struct slice bytes);
+/* The same, for the patterns that match the channel. */
+void router_on_pattern_message(struct router *router, struct slice channel, const struct slice *patterns,
+                               size_t count, struct slice bytes);
 
 size_t router_channel_count(const struct router *router);
+size_t router_pattern_count(const struct router *router); /* those of them that are patterns */
 
 #endif

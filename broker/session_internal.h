@@ -105,7 +105,7 @@ struct asking {
 /* What only structured sessions, and plain ones that are asked or recover, have. */
 struct session_extra {
     struct list subscriptions; /* struct subscription */
-    size_t subscription_count;
+    size_t subscription_count, pattern_count; /* patterns are counted in both */
     struct list asked, answered, asking;
     size_t asked_count, answered_count, asking_count;
     struct reader reader; /* of what recovers, and of what the client reads */

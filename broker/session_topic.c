@@ -9,6 +9,7 @@
 #include "proto/errors.h"
 #include "proto/topic.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,6 +64,7 @@ static void drop(struct subscription *subscription)
     router_unsubscribe(session->sessions->options.router, &subscription->feed.subscriber);
     list_remove(&subscription->link);
     session->extra->subscription_count--;
+    session->extra->pattern_count -= subscription->pattern;
     subscription->dropped = true;
     subscription_maybe_free(subscription);
 }
@@ -233,13 +235,41 @@ static bool check(struct session *session, const struct command *command)
     return false;
 }
 
+/* Patterns cost others more than topics do. False, and answered, when this one is too much. */
+static bool check_pattern(struct session *session, const struct command *command)
+{
+    const struct config *config = session->config;
+    struct metrics *metrics = session->sessions->options.metrics;
+    char text[160];
+
+    if (!config->wildcards && topic_begins_wild(command->topic)) {
+        metrics->patterns_refused_wild++;
+        session_error(session, command->id, ERROR_FORBIDDEN,
+                      slice_text("\"topic\": patterns that begin with a wildcard are not allowed here (wildcards)"));
+        return false;
+    }
+    if (topic_token_count(command->topic) > config->pattern_tokens) {
+        metrics->patterns_refused_tokens++;
+        snprintf(text, sizeof text, "\"topic\": more than %" PRIu64 " tokens in a pattern (pattern_tokens)",
+                 config->pattern_tokens);
+        session_error(session, command->id, ERROR_TOO_LARGE, slice_text(text));
+        return false;
+    }
+    if (!find(session, command->topic) && session->extra && session->extra->pattern_count >= config->patterns_limit) {
+        metrics->patterns_refused_limit++;
+        session_error(session, command->id, ERROR_LIMIT, slice_text("too many patterns (patterns_limit)"));
+        return false;
+    }
+    return true;
+}
+
 void session_subscribe(struct session *session, const struct command *command)
 {
     struct session_extra *extra = session_extra(session);
     struct subscription *former = find(session, command->topic);
     char channel[CHANNEL_MAX];
 
-    if (!check(session, command))
+    if (!check(session, command) || (topic_is_pattern(command->topic) && !check_pattern(session, command)))
         return;
     if (!former && extra && extra->subscription_count >= session->config->subscriptions_limit) {
         session_error(session, command->id, ERROR_LIMIT, slice_text("too many subscriptions"));
@@ -252,6 +282,7 @@ void session_subscribe(struct session *session, const struct command *command)
     }
     list_append(&extra->subscriptions, &subscription->link);
     extra->subscription_count++;
+    extra->pattern_count += subscription->pattern;
     struct slice at = topic_channel(subscription, channel);
     bool keeps_presence = subscription->presence;
     if (subscription->pattern)

@@ -63,10 +63,11 @@ struct storage_events {
     /* A message on a subscribed channel, or on this instance's own ("instance:{ID}") or "control". */
     void (*on_message)(void *data, struct slice channel, struct slice bytes);
 
-    /* A message on a channel that matches a subscribed pattern; `pattern` as given to
-     * storage_subscribe_pattern(). May be given for channels that only begin alike: whoever subscribed
-     * compares. */
-    void (*on_pattern_message)(void *data, struct slice pattern, struct slice channel, struct slice bytes);
+    /* A message on a topic's channel that `patterns` match: all of those subscribed here, each as given to
+     * storage_subscribe_pattern(), or on Redis those that begin with a wildcard and the others apart. None may be
+     * unsubscribed from inside. */
+    void (*on_pattern_message)(void *data, struct slice channel, const struct slice *patterns, size_t count,
+                               struct slice bytes);
 
     /* The state changed. The first change is to STORAGE_UP, from inside no call. */
     void (*on_state)(void *data, enum storage_state state);
@@ -141,7 +142,8 @@ void storage_probe(struct storage *storage, struct storage_request *request);
 
 /* Topics by pattern: `pattern` is the channel of a topic whose name has wildcards as in NATS subjects
  * ("topic:{orders.*}": one token, "topic:{orders.>}": one or more at the end). As storage_subscribe() and
- * storage_unsubscribe(). */
+ * storage_unsubscribe(): once it is confirmed, no instance publishes past it. Of what is published, patterns see what
+ * storage_publish() and storage_publish_with() send, and no presence. */
 void storage_subscribe_pattern(struct storage *storage, struct slice pattern,
                                struct storage_request *request);
 void storage_unsubscribe_pattern(struct storage *storage, struct slice pattern);

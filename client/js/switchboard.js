@@ -166,10 +166,10 @@ function matches(pattern, topic) {
   const tokens = topic.split(".");
   if (wanted.at(-1) === ">") {
     wanted.pop();
-    if (tokens.length <= wanted.length) return false;
+    if (!tokens[wanted.length]) return false; // it stands for something
     tokens.length = wanted.length;
   }
-  return wanted.length === tokens.length && wanted.every((token, i) => token === "*" || token === tokens[i]);
+  return wanted.length === tokens.length && wanted.every((token, i) => (token === "*" ? tokens[i] !== "" : token === tokens[i]));
 }
 
 function deferred() {

@@ -1,14 +1,14 @@
 #include "base/alloc.h"
 #include "proto/address.h"
 #include "proto/errors.h"
+#include "proto/topic.h"
 #include "storage/memory/memory_storage.h"
-
-static const struct slice topic_prefix = {"topic:{", 7};
 
 void memory_bus_init(struct memory *memory)
 {
     map_init(&memory->subscriptions);
-    map_init(&memory->patterns);
+    topic_trie_init(&memory->patterns);
+    list_init(&memory->pattern_list);
 }
 
 void memory_subscription_unref(struct subscription *subscription)
@@ -24,17 +24,25 @@ static struct subscription *find(const struct map *map, struct slice channel)
     return node ? container_of(node, struct subscription, node) : NULL;
 }
 
+/* Not in any map yet. NULL when memory is short. */
+static struct subscription *create(struct slice channel)
+{
+    struct subscription *subscription = mem_alloc(sizeof *subscription + channel.len);
+
+    if (!subscription)
+        return NULL;
+    *subscription = (struct subscription){.refs = 1, .live = true, .len = channel.len};
+    memcpy(subscription->channel, channel.data, channel.len);
+    return subscription;
+}
+
 /* True when it is subscribed; false when memory is short. */
 static bool add(struct map *map, struct slice channel)
 {
     if (find(map, channel))
         return true;
-    struct subscription *subscription = mem_alloc(sizeof *subscription + channel.len);
-    if (!subscription)
-        return false;
-    *subscription = (struct subscription){.refs = 1, .live = true, .len = channel.len};
-    memcpy(subscription->channel, channel.data, channel.len);
-    if (map_insert(map, &subscription->node, subscription->channel, channel.len))
+    struct subscription *subscription = create(channel);
+    if (subscription && map_insert(map, &subscription->node, subscription->channel, channel.len))
         return true;
     mem_free(subscription);
     return false;
@@ -58,12 +66,6 @@ static void end_all(struct map *map)
     map_close(map);
 }
 
-void memory_bus_close(struct memory *memory)
-{
-    end_all(&memory->subscriptions);
-    end_all(&memory->patterns);
-}
-
 bool memory_bus_hold(struct memory *memory, struct slice channel)
 {
     return add(&memory->subscriptions, channel);
@@ -71,23 +73,16 @@ bool memory_bus_hold(struct memory *memory, struct slice channel)
 
 /* ---- subscriptions ---- */
 
-static void subscribe(struct memory *memory, struct map *map, struct slice channel,
-                      struct storage_request *request)
+void memory_subscribe(struct storage *storage, struct slice channel, struct storage_request *request)
 {
+    struct memory *memory = memory_of(storage);
     struct item *item = memory_item_for(memory, request, 0);
 
     if (!item)
         return;
-    if (!add(map, channel))
+    if (!add(&memory->subscriptions, channel))
         item->error = ERROR_NO_MEMORY;
     memory_enqueue(memory, item, request);
-}
-
-void memory_subscribe(struct storage *storage, struct slice channel, struct storage_request *request)
-{
-    struct memory *memory = memory_of(storage);
-
-    subscribe(memory, &memory->subscriptions, channel, request);
 }
 
 void memory_unsubscribe(struct storage *storage, struct slice channel)
@@ -95,20 +90,6 @@ void memory_unsubscribe(struct storage *storage, struct slice channel)
     struct memory *memory = memory_of(storage);
 
     end(&memory->subscriptions, find(&memory->subscriptions, channel));
-}
-
-void memory_subscribe_pattern(struct storage *storage, struct slice pattern, struct storage_request *request)
-{
-    struct memory *memory = memory_of(storage);
-
-    subscribe(memory, &memory->patterns, pattern, request);
-}
-
-void memory_unsubscribe_pattern(struct storage *storage, struct slice pattern)
-{
-    struct memory *memory = memory_of(storage);
-
-    end(&memory->patterns, find(&memory->patterns, pattern));
 }
 
 /* ---- patterns ---- */
@@ -120,76 +101,113 @@ void memory_audience_free(struct audience *audience)
     mem_free(audience);
 }
 
-/* Takes the text up to the next dot from the front of `rest`. False when there is none left. */
-static bool next_token(struct slice *rest, struct slice *token)
+static struct subscription *find_pattern(const struct memory *memory, struct slice topic)
 {
-    if (!rest->data)
-        return false;
-    const char *dot = rest->len ? memchr(rest->data, '.', rest->len) : NULL;
-    *token = slice_from(rest->data, dot ? (size_t)(dot - rest->data) : rest->len);
-    *rest = dot ? slice_from(dot + 1, rest->len - token->len - 1) : slice_from(NULL, 0);
-    return true;
+    struct topic_trie_entry *entry = topic_trie_find(&memory->patterns, topic);
+
+    return entry ? container_of(entry, struct subscription, entry) : NULL;
 }
 
-/* Both are channels of topics, compared as they are written: the encoding leaves dots and wildcards alone. */
-static bool matches(struct slice pattern, struct slice channel)
+static int add_pattern(struct memory *memory, struct slice channel)
 {
-    struct slice left = slice_from(pattern.data + topic_prefix.len, pattern.len - topic_prefix.len - 1);
-    struct slice right = slice_from(channel.data + topic_prefix.len, channel.len - topic_prefix.len - 1);
-    struct slice wanted, token;
+    struct slice topic;
 
-    while (next_token(&left, &wanted)) {
-        if (!next_token(&right, &token))
-            return false;
-        if (slice_is(wanted, ">") && !left.data)
-            return true;
-        if (!slice_is(wanted, "*") && !slice_equal(wanted, token))
-            return false;
+    if (!topic_of_channel(channel, &topic))
+        return ERROR_BAD_REQUEST;
+    if (find_pattern(memory, topic))
+        return ERROR_NONE;
+    struct subscription *pattern = create(channel);
+    if (pattern && topic_trie_insert(&memory->patterns, topic, &pattern->entry)) {
+        list_append(&memory->pattern_list, &pattern->of_patterns);
+        return ERROR_NONE;
     }
-    return right.data == NULL;
+    mem_free(pattern);
+    return ERROR_NO_MEMORY;
 }
 
-static bool is_topic(struct slice channel)
+static void end_pattern(struct memory *memory, struct subscription *pattern)
 {
-    return channel.len > topic_prefix.len && memcmp(channel.data, topic_prefix.data, topic_prefix.len) == 0;
+    topic_trie_remove(&memory->patterns, &pattern->entry);
+    list_remove(&pattern->of_patterns);
+    pattern->live = false;
+    memory_subscription_unref(pattern);
 }
 
-/* Writes the patterns that match, referenced, to `found` (NULL: only counts them). */
-static size_t match_all(const struct memory *memory, struct slice channel, struct subscription **found)
+void memory_subscribe_pattern(struct storage *storage, struct slice pattern, struct storage_request *request)
 {
-    size_t count = 0;
+    struct memory *memory = memory_of(storage);
+    struct item *item = memory_item_for(memory, request, 0);
 
-    if (!memory->patterns.count || !is_topic(channel))
-        return 0;
-    for (struct map_node *node = map_next(&memory->patterns, NULL); node;
-         node = map_next(&memory->patterns, node)) {
-        struct subscription *pattern = container_of(node, struct subscription, node);
-        if (!is_topic(slice_from(pattern->channel, pattern->len)) ||
-            !matches(slice_from(pattern->channel, pattern->len), channel))
-            continue;
-        if (found) {
-            pattern->refs++;
-            found[count] = pattern;
-        }
-        count++;
+    if (!item)
+        return;
+    item->error = add_pattern(memory, pattern);
+    memory_enqueue(memory, item, request);
+}
+
+void memory_unsubscribe_pattern(struct storage *storage, struct slice pattern)
+{
+    struct memory *memory = memory_of(storage);
+    struct slice topic;
+    struct subscription *found = topic_of_channel(pattern, &topic) ? find_pattern(memory, topic) : NULL;
+
+    if (found)
+        end_pattern(memory, found);
+}
+
+void memory_bus_close(struct memory *memory)
+{
+    end_all(&memory->subscriptions);
+    list_for_each_safe (pos, &memory->pattern_list)
+        end_pattern(memory, container_of(pos, struct subscription, of_patterns));
+    topic_trie_close(&memory->patterns);
+}
+
+/* Where the patterns that match are counted, and with `to` also written down, referenced. */
+struct matches {
+    size_t count;
+    struct subscription **to;
+};
+
+static bool add_match(void *data, struct topic_trie_entry *entry)
+{
+    struct matches *matches = data;
+
+    if (matches->to) {
+        matches->to[matches->count] = container_of(entry, struct subscription, entry);
+        matches->to[matches->count]->refs++;
     }
-    return count;
+    matches->count++;
+    return false;
+}
+
+static size_t match_all(const struct memory *memory, struct slice channel, struct subscription **to)
+{
+    struct matches matches = {.to = to};
+    struct slice topic;
+
+    if (memory->patterns.count && topic_of_channel(channel, &topic))
+        topic_trie_match(&memory->patterns, topic, add_match, &matches);
+    return matches.count;
 }
 
 /* ---- messages ---- */
 
-bool memory_address_item(struct memory *memory, struct item *item, struct slice channel, struct slice bytes)
+bool memory_address_item(struct memory *memory, struct item *item, struct slice channel, struct slice bytes,
+                         bool to_patterns)
 {
-    size_t count = match_all(memory, channel, NULL);
+    size_t count = to_patterns ? match_all(memory, channel, NULL) : 0;
 
     if (count) {
         struct audience *audience =
-            mem_alloc(sizeof *audience + count * sizeof(struct subscription *) + channel.len);
+            mem_alloc(sizeof *audience + count * (sizeof(struct slice) + sizeof(struct subscription *)) +
+                      channel.len);
         if (!audience)
             return false;
-        char *text = (char *)&audience->patterns[count];
+        audience->live = (struct slice *)(void *)&audience->patterns[count];
+        char *text = (char *)&audience->live[count];
         memcpy(text, channel.data, channel.len);
-        *audience = (struct audience){.channel = slice_from(text, channel.len), .count = count};
+        audience->channel = slice_from(text, channel.len);
+        audience->count = count;
         match_all(memory, channel, audience->patterns);
         item->audience = audience;
     }
@@ -210,7 +228,7 @@ void memory_publish(struct storage *storage, struct slice channel, struct slice 
     if (!item)
         return;
     item->counts_receiver = true;
-    if (!memory_address_item(memory, item, channel, bytes))
+    if (!memory_address_item(memory, item, channel, bytes, true))
         item->error = ERROR_NO_MEMORY;
     memory_enqueue(memory, item, request);
 }

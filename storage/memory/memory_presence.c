@@ -102,7 +102,7 @@ static int announcement_create(struct memory *memory, enum message_kind kind, st
         *item = memory_item_create(memory, bytes.len);
         if (!*item) {
             error = ERROR_NO_MEMORY;
-        } else if (!memory_address_item(memory, *item, channel, slice_from(bytes.data, bytes.len))) {
+        } else if (!memory_address_item(memory, *item, channel, slice_from(bytes.data, bytes.len), false)) {
             memory_item_free(memory, *item);
             error = ERROR_NO_MEMORY;
         }

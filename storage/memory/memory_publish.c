@@ -102,7 +102,7 @@ static int publish(struct memory *memory, struct item *item, struct slice channe
         return ERROR_NO_MEMORY;
     if (item->repeats)
         return ERROR_NONE;
-    if (!memory_address_item(memory, item, channel, publication->bytes))
+    if (!memory_address_item(memory, item, channel, publication->bytes, true))
         goto undo;
     item->len = publication->bytes.len;
     if (publication->store) {

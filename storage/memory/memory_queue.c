@@ -176,15 +176,15 @@ static bool deliver(struct memory *memory, const struct item *item)
 
     if (received)
         events->on_message(events->data, slice_from(item->to->channel, item->to->len), bytes);
+    size_t live = 0;
     for (size_t i = 0; audience && i < audience->count; i++) {
         const struct subscription *pattern = audience->patterns[i];
-        if (!pattern->live)
-            continue;
-        received = true;
-        events->on_pattern_message(events->data, slice_from(pattern->channel, pattern->len),
-                                   audience->channel, bytes);
+        if (pattern->live)
+            audience->live[live++] = slice_from(pattern->channel, pattern->len);
     }
-    return received;
+    if (live)
+        events->on_pattern_message(events->data, audience->channel, audience->live, live, bytes);
+    return received || live;
 }
 
 static void run_item(struct memory *memory, struct item *item)

@@ -40,7 +40,7 @@ static bool notify(struct memory *memory, struct item *item, struct slice name, 
     char channel[CHANNEL_MAX];
     size_t len = address_channel(&address, channel);
 
-    return memory_address_item(memory, item, slice_from(channel, len), notice);
+    return memory_address_item(memory, item, slice_from(channel, len), notice, false);
 }
 
 void memory_register(struct storage *storage, const struct storage_session *session, struct slice notice,

@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "proto/message.h"
+#include "proto/topic_trie.h"
 #include "storage/memory/registry.h"
 #include "storage/storage.h"
 
@@ -19,8 +20,10 @@ struct event;
 
 /* A channel or a pattern that this process subscribed to. */
 struct subscription {
-    struct map_node node;
-    unsigned refs; /* one by its map while `live`, one by every queued message */
+    struct map_node node;          /* a channel's */
+    struct topic_trie_entry entry; /* a pattern's */
+    struct list of_patterns;
+    unsigned refs; /* one by its map or trie while `live`, one by every queued message */
     bool live;
     size_t len;
     char channel[];
@@ -29,6 +32,7 @@ struct subscription {
 /* The patterns that a message's channel matched when it was published. */
 struct audience {
     struct slice channel; /* behind the subscriptions */
+    struct slice *live;   /* room for the names of those that still are when it is delivered */
     size_t count;
     struct subscription *patterns[]; /* references */
 };
@@ -83,7 +87,9 @@ struct memory {
     struct storage_events events;
     struct storage_instance instance; /* its texts are owned, in `texts` */
     char *texts[4];
-    struct map subscriptions, patterns;
+    struct map subscriptions;
+    struct topic_trie patterns;
+    struct list pattern_list;
     struct map histories, outcomes; /* and the same in the order in which they run out: */
     struct list histories_by_age, outcomes_by_age;
     struct map presences;
@@ -130,9 +136,10 @@ bool memory_bus_hold(struct memory *memory, struct slice channel); /* false when
 void memory_subscription_unref(struct subscription *subscription); /* NULL is allowed */
 void memory_audience_free(struct audience *audience);              /* NULL is allowed */
 
-/* Makes the item carry the bytes, for which it has room, to the channel's subscribers. False when memory is
- * short. */
-bool memory_address_item(struct memory *memory, struct item *item, struct slice channel, struct slice bytes)
+/* Makes the item carry the bytes, for which it has room, to the channel's subscribers, and to those of the patterns
+ * that match. False when memory is short. */
+bool memory_address_item(struct memory *memory, struct item *item, struct slice channel, struct slice bytes,
+                         bool to_patterns)
     __attribute__((warn_unused_result));
 
 void memory_subscribe(struct storage *storage, struct slice channel, struct storage_request *request);

@@ -1,5 +1,6 @@
 -- Publishes a message once, stored before if it is to be kept.
--- KEYS: the channel; the history's stream, if stored; where the outcome is remembered, if there is an idempotency key
+-- KEYS: the channel; the history's stream, if stored; where the outcome is remembered, if there is an idempotency key;
+-- the interest channels of the patterns that match, if any
 -- ARGV: the envelope; how long to remember the outcome in ms (0: no key); how many messages the history keeps (0: not
 -- stored); and, if stored: for how long at most in ms, how long this one is worth keeping in ms (0: no such limit), the
 -- epoch if the history begins, and the message: from, id, time, content, payload
@@ -52,6 +53,12 @@ if stored then
   envelope = envelope .. string.char(0xa0 + #offset) .. offset .. string.char(0xa0 + #epoch) .. epoch
 end
 local receivers = redis.call('PUBLISH', KEYS[1], envelope)
+-- An instance that has the topic and a pattern is one. On a cluster these have other slots: there they are published
+-- before this script, with what store() completed, and their count is one of its arguments.
+for i = 2 + (stored and 1 or 0) + (once and 1 or 0), #KEYS do
+  local topic = string.match(KEYS[1], '{([^{}]*)}$')
+  receivers = math.max(receivers, redis.call('PUBLISH', KEYS[i], topic .. ' ' .. envelope))
+end
 if once then
   redis.call('SET', once, receivers .. ' ' .. offset .. ' ' .. epoch, 'PX', ARGV[2])
 end

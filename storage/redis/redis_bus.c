@@ -1,6 +1,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "proto/errors.h"
+#include "proto/topic.h"
 #include "storage/redis/redis_storage.h"
 
 /* Channels subscribed again at a time after a reconnect: enough to keep the server busy, little enough that
@@ -17,9 +18,7 @@ static struct redis_storage *storage_of(void *topology)
 static void send_batch(struct redis_storage *storage)
 {
     static const char *const verbs[] = {[REDIS_SUBSCRIBE] = "SUBSCRIBE",
-                                        [REDIS_UNSUBSCRIBE] = "UNSUBSCRIBE",
-                                        [REDIS_PSUBSCRIBE] = "PSUBSCRIBE",
-                                        [REDIS_PUNSUBSCRIBE] = "PUNSUBSCRIBE"};
+                                        [REDIS_UNSUBSCRIBE] = "UNSUBSCRIBE"};
     struct redis_bus *bus = &storage->bus;
 
     if (!bus->batch_count)
@@ -38,19 +37,17 @@ static int add_to_batch(struct redis_storage *storage, struct slice channel, enu
                         redis_on_reply *on_reply, void *data)
 {
     struct redis_bus *bus = &storage->bus;
-    bool pattern = verb == REDIS_PSUBSCRIBE || verb == REDIS_PUNSUBSCRIBE;
-    struct redis_glob glob;
     struct redis_key key;
 
     if (bus->batch_verb != verb || bus->batch_count == REDIS_BATCH_MAX)
         send_batch(storage);
     bus->batch_verb = verb;
-    if (pattern ? !redis_glob_encode(storage, channel, &glob) : !redis_key_channel(storage, &key, channel))
+    if (!redis_key_channel(storage, &key, channel))
         return ERROR_BAD_REQUEST;
     int error = redis_conn_announce(redis_topology_bus(&storage->topology, channel), on_reply, data);
     if (error)
         return error;
-    redis_bulk_append(&bus->batch, pattern ? slice_from(glob.text, glob.len) : redis_key_slice(&key));
+    redis_bulk_append(&bus->batch, redis_key_slice(&key));
     bus->batch_count++;
     return 0;
 }
@@ -69,27 +66,23 @@ struct redis_channel *redis_bus_find(const struct redis_storage *storage, struct
     return node ? container_of(node, struct redis_channel, node) : NULL;
 }
 
-static struct map *map_of(struct redis_storage *storage, bool pattern)
-{
-    return pattern ? &storage->bus.patterns : &storage->bus.channels;
-}
-
 /* Not in the map yet. */
-static struct redis_channel *channel_create(struct redis_storage *storage, struct slice name, bool pattern)
+static struct redis_channel *channel_create(struct redis_storage *storage, struct slice name)
 {
+    static const char interest[] = "pattern"; /* pattern:{FIRST}, patterns */
     struct redis_channel *channel = mem_alloc(sizeof *channel + name.len);
 
     if (!channel)
         return NULL;
-    *channel = (struct redis_channel){.storage = storage, .pattern = pattern};
+    *channel = (struct redis_channel){.storage = storage};
+    channel->interest = name.len >= sizeof interest && memcmp(name.data, interest, sizeof interest - 1) == 0;
     memcpy(channel->name, name.data, name.len);
     return channel;
 }
 
 static bool channel_hold(struct redis_channel *channel, size_t name_len)
 {
-    channel->wanted =
-        map_insert(map_of(channel->storage, channel->pattern), &channel->node, channel->name, name_len);
+    channel->wanted = map_insert(&channel->storage->bus.channels, &channel->node, channel->name, name_len);
     return channel->wanted;
 }
 
@@ -102,7 +95,7 @@ void redis_channel_release(struct redis_channel *channel)
 static void channel_drop(struct redis_channel *channel)
 {
     if (channel->wanted)
-        map_remove(map_of(channel->storage, channel->pattern), &channel->node);
+        map_remove(&channel->storage->bus.channels, &channel->node);
     channel->wanted = false;
     redis_channel_release(channel);
 }
@@ -138,9 +131,9 @@ static void on_subscribed(void *data, const struct redis_reply *reply, int error
         on_restored(storage, reply, error);
 }
 
-static void subscribe(struct redis_storage *storage, struct slice name, bool pattern,
-                      struct storage_request *request)
+void redis_bus_subscribe(struct storage *base, struct slice name, struct storage_request *request)
 {
+    struct redis_storage *storage = redis_storage_of(base);
     struct redis_channel *channel;
     int error;
 
@@ -149,12 +142,11 @@ static void subscribe(struct redis_storage *storage, struct slice name, bool pat
         return;
     }
     /* A channel held already is asked for once more, for the sake of the confirmation, and not held twice. */
-    bool held = map_find(map_of(storage, pattern), name.data, name.len);
-    channel = channel_create(storage, name, pattern);
+    bool held = redis_bus_find(storage, name);
+    channel = channel_create(storage, name);
     error = channel && (held || channel_hold(channel, name.len)) ? 0 : ERROR_NO_MEMORY;
     if (!error)
-        error =
-            add_to_batch(storage, name, pattern ? REDIS_PSUBSCRIBE : REDIS_SUBSCRIBE, on_subscribed, channel);
+        error = add_to_batch(storage, name, REDIS_SUBSCRIBE, on_subscribed, channel);
     if (error) {
         if (channel)
             channel_drop(channel);
@@ -165,38 +157,18 @@ static void subscribe(struct redis_storage *storage, struct slice name, bool pat
     channel->sent = channel->in_flight = true;
 }
 
-static void unsubscribe(struct redis_storage *storage, struct slice name, bool pattern)
-{
-    struct map_node *node = map_find(map_of(storage, pattern), name.data, name.len);
-    enum redis_verb verb = pattern ? REDIS_PUNSUBSCRIBE : REDIS_UNSUBSCRIBE;
-
-    if (!node)
-        return;
-    struct redis_channel *channel = container_of(node, struct redis_channel, node);
-    /* Where the connection is gone, so is the subscription. */
-    if (channel->sent && add_to_batch(storage, name, verb, redis_ignore, NULL) == ERROR_NO_MEMORY)
-        redis_conn_fail(redis_topology_bus(&storage->topology, name), "memory is short");
-    channel_drop(channel);
-}
-
-void redis_bus_subscribe(struct storage *base, struct slice name, struct storage_request *request)
-{
-    subscribe(redis_storage_of(base), name, false, request);
-}
-
 void redis_bus_unsubscribe(struct storage *base, struct slice name)
 {
-    unsubscribe(redis_storage_of(base), name, false);
-}
+    struct redis_storage *storage = redis_storage_of(base);
+    struct redis_channel *channel = redis_bus_find(storage, name);
 
-void redis_bus_subscribe_pattern(struct storage *base, struct slice pattern, struct storage_request *request)
-{
-    subscribe(redis_storage_of(base), pattern, true, request);
-}
-
-void redis_bus_unsubscribe_pattern(struct storage *base, struct slice pattern)
-{
-    unsubscribe(redis_storage_of(base), pattern, true);
+    if (!channel)
+        return;
+    /* Where the connection is gone, so is the subscription. */
+    if (channel->sent &&
+        add_to_batch(storage, name, REDIS_UNSUBSCRIBE, redis_ignore, NULL) == ERROR_NO_MEMORY)
+        redis_conn_fail(redis_topology_bus(&storage->topology, name), "memory is short");
+    channel_drop(channel);
 }
 
 bool redis_bus_hold(struct redis_storage *storage, struct slice name)
@@ -205,7 +177,7 @@ bool redis_bus_hold(struct redis_storage *storage, struct slice name)
 
     if (redis_bus_find(storage, name))
         return true;
-    channel = channel_create(storage, name, false);
+    channel = channel_create(storage, name);
     if (channel && channel_hold(channel, name.len))
         return true;
     mem_free(channel);
@@ -216,8 +188,8 @@ bool redis_bus_hold(struct redis_storage *storage, struct slice name)
 
 static bool restore_channel(struct redis_storage *storage, struct redis_channel *channel)
 {
-    int error = add_to_batch(storage, redis_channel_name(channel),
-                             channel->pattern ? REDIS_PSUBSCRIBE : REDIS_SUBSCRIBE, on_subscribed, channel);
+    int error =
+        add_to_batch(storage, redis_channel_name(channel), REDIS_SUBSCRIBE, on_subscribed, channel);
 
     if (error) {
         redis_conn_fail(redis_topology_bus(&storage->topology, redis_channel_name(channel)), "memory is short");
@@ -236,7 +208,7 @@ static void restore_more(struct redis_storage *storage)
 
     if (bus->restore_in_flight > RESTORE_WINDOW / 2)
         return;
-    const struct map *map = map_of(storage, bus->restoring_patterns);
+    const struct map *map = &bus->channels;
     while (bus->restore_slot < map->slot_count && bus->restore_in_flight < RESTORE_WINDOW) {
         struct map_node *node = map->slots[bus->restore_slot++];
         for (; node; node = node->next)
@@ -245,12 +217,6 @@ static void restore_more(struct redis_storage *storage)
     }
     if (bus->restore_slot < map->slot_count || bus->restore_in_flight)
         return;
-    if (!bus->restoring_patterns && bus->patterns.count) {
-        bus->restoring_patterns = true;
-        bus->restore_slot = 0;
-        restore_more(storage);
-        return;
-    }
     bus->restoring = false;
     redis_setup_restored(storage);
 }
@@ -261,16 +227,7 @@ void redis_bus_restore(struct redis_storage *storage)
 
     bus->restore_slot = bus->restore_in_flight = 0;
     bus->restoring = true;
-    bus->restoring_patterns = false;
     restore_more(storage);
-}
-
-static void mark_unsent(const struct map *map)
-{
-    for (struct map_node *node = map_next(map, NULL); node; node = map_next(map, node)) {
-        struct redis_channel *channel = container_of(node, struct redis_channel, node);
-        channel->sent = channel->allowed = channel->returned = false;
-    }
 }
 
 void redis_bus_on_down(struct redis_storage *storage)
@@ -280,8 +237,10 @@ void redis_bus_on_down(struct redis_storage *storage)
     bus->restoring = false;
     bus->batch_count = 0;
     buffer_clear(&bus->batch);
-    mark_unsent(&bus->channels);
-    mark_unsent(&bus->patterns);
+    for (struct map_node *node = map_next(&bus->channels, NULL); node; node = map_next(&bus->channels, node)) {
+        struct redis_channel *channel = container_of(node, struct redis_channel, node);
+        channel->sent = channel->allowed = channel->returned = false;
+    }
 }
 
 /* ---- messages ---- */
@@ -295,20 +254,6 @@ static bool strip(const struct redis_storage *storage, struct slice name, struct
     return true;
 }
 
-void redis_bus_on_pattern_message(void *topology, struct slice glob, struct slice name, struct slice bytes)
-{
-    struct redis_storage *storage = storage_of(topology);
-    struct slice pattern, channel;
-    struct redis_glob text;
-
-    if (glob.len > sizeof text.text)
-        return;
-    text.len = redis_glob_decode(glob, text.text);
-    if (strip(storage, slice_from(text.text, text.len), &pattern) && strip(storage, name, &channel) &&
-        map_find(&storage->bus.patterns, pattern.data, pattern.len))
-        storage->events.on_pattern_message(storage->events.data, pattern, channel, bytes);
-}
-
 void redis_bus_on_message(void *topology, struct slice name, struct slice bytes)
 {
     struct redis_storage *storage = storage_of(topology);
@@ -317,10 +262,12 @@ void redis_bus_on_message(void *topology, struct slice name, struct slice bytes)
     if (!strip(storage, name, &channel))
         return;
     if (slice_equal(channel, slice_from(storage->own_channel, storage->own_channel_len)) &&
-        redis_probe_take(storage, bytes))
+        (redis_probe_take(storage, bytes) || redis_interest_take_heard(storage, bytes)))
         return;
     struct redis_channel *held = redis_bus_find(storage, channel);
-    if (held && redis_direct_take(storage, held, bytes))
+    if (held && held->interest)
+        redis_pattern_on_message(storage, channel, bytes);
+    else if (held && redis_direct_take(storage, held, bytes))
         storage->events.on_message(storage->events.data, channel, bytes);
 }
 
@@ -347,12 +294,20 @@ void redis_bus_publish(struct storage *base, struct slice channel, struct slice 
 {
     struct redis_storage *storage = redis_storage_of(base);
     struct redis_channel *held = redis_bus_find(storage, channel);
+    struct redis_key interested[INTEREST_CHANNELS];
+    struct slice topic;
+    size_t count;
     int error = ERROR_UNAVAILABLE;
 
     if (storage->destroyed)
         error = ERROR_CANCELLED;
+    else if (topic_of_channel(channel, &topic) && redis_lease_lapsed(storage))
+        error = ERROR_UNAVAILABLE;
     else if (base->state == STORAGE_UP && held && redis_direct_wants(held))
         error = redis_direct_publish(storage, held, bytes, request);
+    else if (base->state == STORAGE_UP && redis_interest_any(storage) &&
+             (count = redis_interest_channels(storage, channel, interested)) > 0)
+        error = redis_interest_publish(storage, channel, bytes, interested, count, request);
     else if (base->state == STORAGE_UP)
         error = redis_bus_send(storage, channel, bytes, redis_bus_on_published, request);
     if (error)
@@ -362,26 +317,17 @@ void redis_bus_publish(struct storage *base, struct slice channel, struct slice 
 void redis_bus_init(struct redis_storage *storage)
 {
     map_init(&storage->bus.channels);
-    map_init(&storage->bus.patterns);
     buffer_init(&storage->bus.batch, 0);
-}
-
-static void free_all(struct map *map)
-{
-    struct map_node *node = map_next(map, NULL);
-
-    while (node) {
-        struct map_node *next = map_next(map, node);
-        map_remove(map, node);
-        mem_free(container_of(node, struct redis_channel, node));
-        node = next;
-    }
-    map_close(map);
 }
 
 void redis_bus_close(struct redis_storage *storage)
 {
-    free_all(&storage->bus.channels);
-    free_all(&storage->bus.patterns);
+    struct map *channels = &storage->bus.channels;
+
+    for (struct map_node *node; (node = map_next(channels, NULL));) {
+        map_remove(channels, node);
+        mem_free(container_of(node, struct redis_channel, node));
+    }
+    map_close(channels);
     buffer_close(&storage->bus.batch);
 }

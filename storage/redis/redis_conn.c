@@ -293,10 +293,10 @@ void redis_conn_subscription(struct redis_conn *conn, const char *verb, struct s
 
 /* ---- reading ---- */
 
-/* Sharded ones begin with an s, those of patterns with a p. */
+/* Sharded ones begin with an s. */
 static bool is_word(struct slice text, const char *word)
 {
-    return slice_is(text, word) || (text.len && (text.data[0] == 's' || text.data[0] == 'p') &&
+    return slice_is(text, word) || (text.len && text.data[0] == 's' &&
                                     slice_is(slice_from(text.data + 1, text.len - 1), word));
 }
 
@@ -318,11 +318,6 @@ static void dispatch(struct redis_conn *conn, const struct redis_reply *reply)
 {
     if (conn->events.on_message && reply->type == REDIS_TYPE_ARRAY && reply->count >= 3) {
         struct slice verb = redis_reply_text(reply, 0);
-        if (slice_is(verb, "pmessage")) {
-            conn->events.on_pattern_message(conn->events.data, redis_reply_text(reply, 1),
-                                            redis_reply_text(reply, 2), redis_reply_text(reply, 3));
-            return;
-        }
         if (is_word(verb, "message")) {
             conn->events.on_message(conn->events.data, redis_reply_text(reply, 1),
                                     redis_reply_text(reply, 2));

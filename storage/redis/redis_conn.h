@@ -26,8 +26,6 @@ struct redis_conn_events {
     void (*on_down)(void *data, const char *why);
     /* A message on a subscribed connection. */
     void (*on_message)(void *data, struct slice channel, struct slice bytes);
-    /* A message on a channel that a subscribed pattern matches; `pattern` as Redis has it. */
-    void (*on_pattern_message)(void *data, struct slice pattern, struct slice channel, struct slice bytes);
     /* The turn is over and its commands are about to be written: the last chance to add some. */
     void (*on_turn_end)(void *data);
     void *data;
@@ -87,7 +85,7 @@ int redis_conn_command_raw(struct redis_conn *conn, struct slice bulks, size_t c
 /* Formats one argument for the above. */
 bool redis_bulk_append(struct buffer *out, struct slice arg);
 
-/* SUBSCRIBE, PSUBSCRIBE and their opposites, which are answered once a channel: announces one reply. After a command's
+/* SUBSCRIBE and its opposite, which are answered once a channel: announces one reply. After a command's
  * `count` announcements, redis_conn_subscription() sends it with its channels. */
 int redis_conn_announce(struct redis_conn *conn, redis_on_reply *on_reply, void *data)
     __attribute__((warn_unused_result));

@@ -27,6 +27,12 @@ void redis_key_members(const struct redis_storage *storage, struct redis_key *ke
     add(key, slice_text(":sessions"));
 }
 
+void redis_key_patterns(const struct redis_storage *storage, struct redis_key *key, struct slice instance)
+{
+    redis_key_address(storage, key, ADDRESS_INSTANCE, instance);
+    add(key, slice_text(":patterns"));
+}
+
 void redis_key_instances(const struct redis_storage *storage, struct redis_key *key)
 {
     begin(storage, key);

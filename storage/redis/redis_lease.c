@@ -66,6 +66,7 @@ static void on_beaten(void *data, const struct redis_reply *reply, int error)
     if (lost && was_up) {
         log_warn("registry lost this instance", log_str("action", "registering its sessions again"));
         redis_registry_describe(storage);
+        redis_pattern_announce_all(storage);
     }
     look_for_the_dead(storage, reply);
     if (was_up)
@@ -74,6 +75,23 @@ static void on_beaten(void *data, const struct redis_reply *reply, int error)
         redis_setup_beaten(storage);
     if (lost && was_up)
         storage->events.on_registry_lost(storage->events.data);
+}
+
+bool redis_lease_lapsed(const struct redis_storage *storage)
+{
+    const struct redis_lease *lease = &storage->lease;
+
+    return lease->proof || clock_monotonic_ms() - lease->beat_ms > storage->instance.lease_ms;
+}
+
+void redis_lease_proved(struct redis_storage *storage, uint64_t sequence)
+{
+    struct redis_lease *lease = &storage->lease;
+
+    if (lease->proof && sequence >= lease->proof)
+        lease->proof = 0;
+    else if (lease->proof)
+        redis_probe_send(storage); /* that one was under way before */
 }
 
 static void beat(struct redis_storage *storage)
@@ -90,6 +108,12 @@ static void beat(struct redis_storage *storage)
     int error = redis_script_call(&storage->scripts, REDIS_SCRIPT_HEARTBEAT, redis_key_slice(&key), args, 3,
                                   on_beaten, storage);
     storage->lease.in_flight = !error;
+    if (error)
+        return;
+    uint64_t now = clock_monotonic_ms();
+    if (storage->storage.state == STORAGE_UP && now - storage->lease.beat_ms > storage->instance.lease_ms)
+        storage->lease.proof = storage->probe.sequence + 1;
+    storage->lease.beat_ms = now;
 }
 
 static void on_beat(evutil_socket_t fd, short what, void *data)
@@ -100,6 +124,7 @@ static void on_beat(evutil_socket_t fd, short what, void *data)
     beat(storage);
     redis_registry_refresh(storage);
     redis_probe_send(storage);
+    redis_pattern_on_beat(storage);
     arm(storage->lease.beat, next_beat_ms(storage));
 }
 
@@ -135,6 +160,7 @@ void redis_lease_begin(struct redis_storage *storage)
 void redis_lease_on_down(struct redis_storage *storage)
 {
     storage->lease.beating = storage->lease.in_flight = false;
+    storage->lease.proof = 0;
     event_del(storage->lease.beat);
     event_del(storage->lease.check);
 }

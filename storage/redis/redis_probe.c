@@ -95,9 +95,10 @@ bool redis_probe_take(struct redis_storage *storage, struct slice bytes)
     probe->in_flight = false;
     event_del(probe->deadline);
     redis_setup_probed(storage);
+    redis_lease_proved(storage, probe->sequence);
     finish(&probe->sent, 0);
     if (!list_empty(&probe->next))
-        redis_probe_send(storage);
+        redis_probe_send(storage); /* unless that was done already */
     return true;
 }
 

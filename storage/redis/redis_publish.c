@@ -1,6 +1,7 @@
 #include "proto/address.h"
 #include "proto/errors.h"
 #include "proto/message.h"
+#include "proto/topic.h"
 #include "storage/offset.h"
 #include "storage/redis/redis_storage.h"
 
@@ -13,7 +14,7 @@
  * kind is in the braces too). On a cluster this is the place to make two steps of it: first the script's
  * store() with the history's key, then the rest with the envelope completed by its answer. */
 
-enum { ARGS_MAX = 3 + 11, NUMBER_MAX = 24 };
+enum { ARGS_MAX = 3 + INTEREST_CHANNELS + 11, NUMBER_MAX = 24 };
 
 /* sb:once:CHANNEL:KEY */
 struct once_key {
@@ -55,7 +56,7 @@ static int publish(struct redis_storage *storage, struct slice channel,
     const struct message_fields *fields = publication->fields;
     char age[NUMBER_MAX], life[NUMBER_MAX], keep[NUMBER_MAX], ttl[NUMBER_MAX], time[NUMBER_MAX];
     char epoch[STORAGE_EPOCH_LEN + 1];
-    struct redis_key key, history;
+    struct redis_key key, history, interested[INTEREST_CHANNELS];
     struct once_key once;
     struct slice args[ARGS_MAX];
     size_t keys = 0, count;
@@ -68,6 +69,8 @@ static int publish(struct redis_storage *storage, struct slice channel,
         args[keys++] = redis_key_slice(&history);
     if (publication->key.len)
         args[keys++] = slice_from(once.text, once.len);
+    for (size_t i = 0, heard = redis_interest_channels(storage, channel, interested); i < heard; i++)
+        args[keys++] = redis_key_slice(&interested[i]);
     count = keys;
     args[count++] = publication->bytes;
     args[count++] = number(life, publication->key.len ? STORAGE_KEY_LIFE_MS : 0);
@@ -91,11 +94,12 @@ void redis_publish_with(struct storage *base, struct slice channel,
                         const struct storage_publication *publication, struct storage_request *request)
 {
     struct redis_storage *storage = redis_storage_of(base);
+    struct slice topic;
     int error = ERROR_UNAVAILABLE;
 
     if (storage->destroyed)
         error = ERROR_CANCELLED;
-    else if (base->state == STORAGE_UP)
+    else if (base->state == STORAGE_UP && !(topic_of_channel(channel, &topic) && redis_lease_lapsed(storage)))
         error = publish(storage, channel, publication, request);
     struct redis_channel *held = redis_bus_find(storage, channel);
     if (held)

@@ -90,33 +90,43 @@ static void on_finish_reply(void *data, const struct redis_reply *reply, int err
     replied(data, error, finished);
 }
 
-static void send_command(struct reap *reap, const struct slice *args, size_t count, redis_on_reply *on_reply)
+static void sent(struct reap *reap, int error)
 {
-    int error = redis_conn_command(redis_topology_pick(&reap->storage->topology, args[1]), args, count,
-                                   on_reply, reap);
-
     if (!error)
         reap->waiting++;
     else if (!reap->error)
         reap->error = error;
 }
 
+static void send_command(struct reap *reap, const struct slice *args, size_t count, redis_on_reply *on_reply)
+{
+    int error = redis_conn_command(redis_topology_pick(&reap->storage->topology, args[1]), args, count,
+                                   on_reply, reap);
+
+    sent(reap, error);
+}
+
 static void finish(struct reap *reap)
 {
-    struct redis_key members, instance, instances;
+    struct redis_key members, patterns, instance, instances;
 
     if (reap->own && !reap->leaving) {
         end(reap, 0);
         return;
     }
+    redis_key_patterns(reap->storage, &patterns, reap_id(reap));
     redis_key_members(reap->storage, &members, reap_id(reap));
     redis_key_address(reap->storage, &instance, ADDRESS_INSTANCE, reap_id(reap));
     redis_key_instances(reap->storage, &instances);
     const struct slice drop_members[] = {slice_text("DEL"), redis_key_slice(&members)};
+    const struct slice drop_patterns[] = {slice_text("DEL"), redis_key_slice(&patterns)};
     const struct slice drop_instance[] = {slice_text("DEL"), redis_key_slice(&instance)};
     const struct slice drop_lease[] = {slice_text("ZREM"), redis_key_slice(&instances), reap_id(reap)};
     reap->waiting = 1;
     send_command(reap, drop_members, 2, on_finish_reply);
+    send_command(reap, drop_patterns, 2, on_finish_reply);
+    /* Told after they are gone: whoever hears it and asks finds nothing. */
+    sent(reap, redis_interest_tell_gone(reap->storage, reap_id(reap), on_finish_reply, reap));
     send_command(reap, drop_instance, 2, on_finish_reply);
     send_command(reap, drop_lease, 3, on_finish_reply);
     replied(reap, 0, finished);
@@ -160,14 +170,6 @@ static void on_forgotten(void *data, const struct redis_reply *reply, int error)
 {
     (void)reply;
     replied(data, error, remove_names);
-}
-
-static void sent(struct reap *reap, int error)
-{
-    if (!error)
-        reap->waiting++;
-    else if (!reap->error)
-        reap->error = error;
 }
 
 static void leave_topics(struct reap *reap, struct slice topics, struct slice name, struct slice user)

@@ -6,8 +6,8 @@
 #include <stdio.h>
 
 /* What happens after each connect, in this order: load the scripts; the first time, see that the id is free
- * and remove what its former holder left; subscribe what is held; describe the instance, beat and probe once.
- * When both have come back the storage is up, and after an outage the broker is asked to register everything
+ * and remove what its former holder left; subscribe what is held; describe the instance, beat and probe once, and
+ * exchange patterns with the other instances. When all that has come back the storage is up, and after an outage the broker is asked to register everything
  * again. Any failure on the way ends the attempt, and the topology connects again after a pause. */
 
 void redis_setup_fail(struct redis_storage *storage, const char *step, const struct redis_reply *reply)
@@ -46,7 +46,8 @@ static void go_up(struct redis_storage *storage)
 
 static void check_up(struct redis_storage *storage)
 {
-    if (storage->setting_up && storage->setup_beaten && storage->setup_probed)
+    if (storage->setting_up && storage->setup_beaten && storage->setup_probed &&
+        storage->setup_interested)
         go_up(storage);
 }
 
@@ -62,10 +63,19 @@ void redis_setup_probed(struct redis_storage *storage)
     check_up(storage);
 }
 
+void redis_setup_interested(struct redis_storage *storage)
+{
+    storage->setup_interested = true;
+    check_up(storage);
+}
+
+/* The lease comes before the patterns are told: whoever doesn't hear of them, as it isn't subscribed yet, then finds this
+ * instance among the others. On a cluster, where the two go to different nodes, the beat has to be answered first. */
 void redis_setup_restored(struct redis_storage *storage)
 {
     redis_registry_describe(storage);
     redis_lease_begin(storage);
+    redis_interest_begin(storage);
 }
 
 /* ---- the id ---- */
@@ -175,7 +185,7 @@ void redis_setup_on_ready(void *data)
     struct redis_storage *storage = data;
 
     storage->setting_up = true;
-    storage->setup_beaten = storage->setup_probed = false;
+    storage->setup_beaten = storage->setup_probed = storage->setup_interested = false;
     fail_on(storage, "SCRIPT LOAD", redis_scripts_load(&storage->scripts, on_scripts_loaded, storage));
 }
 
@@ -190,6 +200,7 @@ void redis_setup_on_down(void *data)
     storage->storage.state = STORAGE_DOWN;
     redis_lease_on_down(storage);
     redis_bus_on_down(storage);
+    redis_interest_on_down(storage, error);
     if (was_up && !storage->destroyed)
         storage->events.on_state(storage->events.data, STORAGE_DOWN);
     redis_probe_on_down(storage, error);

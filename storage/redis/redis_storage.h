@@ -1,7 +1,8 @@
 /* The parts of the Redis storage, and what they share. Private to storage/redis/.
  *
  * From below: redis_conn (a connection), redis_topology (which one, and when again), redis_scripts (Lua);
- * on them redis_bus, redis_direct and redis_probe (channels), redis_publish and redis_history (stored messages),
+ * on them redis_bus, redis_direct and redis_probe (channels), redis_interest and redis_pattern (patterns of topics),
+ * redis_publish and redis_history (stored messages),
  * redis_registry, redis_lists and redis_presence (who is connected), redis_lease and redis_reap (who is
  * alive); redis_setup brings them up in order after each connect. */
 #ifndef STORAGE_REDIS_PRIVATE_H
@@ -9,6 +10,7 @@
 
 #include "base/map.h"
 #include "proto/address.h"
+#include "proto/topic_trie.h"
 #include "storage/redis/redis_scripts.h"
 #include "storage/redis/redis_topology.h"
 #include "storage/storage.h"
@@ -31,9 +33,9 @@ enum redis_later {
     REDIS_LATER_COUNT
 };
 
-enum redis_verb { REDIS_SUBSCRIBE, REDIS_UNSUBSCRIBE, REDIS_PSUBSCRIBE, REDIS_PUNSUBSCRIBE };
+enum redis_verb { REDIS_SUBSCRIBE, REDIS_UNSUBSCRIBE };
 
-/* A wanted channel, or pattern of channels. There may be 100,000 of them, so it is one small block. An unsubscribe takes it out of
+/* A wanted channel. There may be 100,000 of them, so it is one small block. An unsubscribe takes it out of
  * the map at once; it then lives until its own confirmation has come, while a new subscription of the same
  * channel is another structure with another confirmation. */
 struct redis_channel {
@@ -50,7 +52,7 @@ struct redis_channel {
     bool allowed;            /* this process alone receives from it */
     bool returned;           /* and has received all that it ever sent there through Redis */
 
-    bool pattern;
+    bool interest;  /* sb:pattern:{FIRST} or sb:patterns */
     bool wanted;    /* in the map */
     bool sent;      /* over this connection */
     bool in_flight; /* sent, and not confirmed yet */
@@ -68,13 +70,32 @@ struct redis_direct {
 
 struct redis_bus {
     struct map channels; /* struct redis_channel by channel, without the prefix */
-    struct map patterns; /* the same by pattern, as subscribed to */
     struct buffer batch; /* channels of the next command, formatted */
     size_t batch_count;
     enum redis_verb batch_verb;
-    size_t restore_slot;      /* where the walk through `channels`, then `patterns`, goes on */
+    size_t restore_slot;      /* where the walk through `channels` goes on */
     size_t restore_in_flight; /* unconfirmed */
-    bool restoring, restoring_patterns;
+    bool restoring;
+};
+
+/* redis_interest.h */
+struct redis_interest {
+    struct topic_trie tries[2]; /* struct redis_pattern: those that begin with a literal token; with a wildcard */
+    struct list patterns;       /* all of them */
+    struct map holders;         /* struct holder: the other instances, by id as in channels */
+    struct list due;            /* those of them that are to be told what was heard */
+    size_t loads;               /* sets being read */
+    bool listing, loaded;       /* the instances are being asked for; their sets have been read */
+
+    struct map firsts;             /* struct redis_first: interest channels that this process listens to */
+    struct list changed;           /* patterns that this process holds, or holds no more */
+    struct list announcements;     /* not heard by everybody yet, in the order told */
+    struct announcement *next;     /* with what is subscribed in this turn */
+    uint64_t serial, heard, asked; /* of the latest told; heard by this process itself; asked after */
+    bool querying;                 /* whose lease runs */
+    bool announced;                /* what is held was told since the connect, and heard by everybody */
+    struct event *event;           /* active while a turn has something to tell */
+    struct buffer text, bulks, copy, found; /* scratch */
 };
 
 struct redis_probe {
@@ -99,6 +120,8 @@ struct redis_lease {
     bool in_flight;
     bool beating;            /* no beat otherwise */
     uint64_t quiet_until_ms; /* monotonic: after an outage of all, nobody is reaped for a lease */
+    uint64_t beat_ms;        /* monotonic: when the last heartbeat went out */
+    uint64_t proof;          /* the probe that shows that the bus has been read up to now; 0: none is wanted */
 };
 
 struct redis_counting {
@@ -121,6 +144,7 @@ struct redis_storage {
     struct redis_scripts scripts;
     struct redis_bus bus;
     struct redis_direct direct;
+    struct redis_interest interest;
     struct redis_probe probe;
     struct redis_registry registry;
     struct redis_lease lease;
@@ -129,7 +153,7 @@ struct redis_storage {
     struct list later[REDIS_LATER_COUNT];
     struct event *later_event;
     bool claimed, was_up, left, destroyed;
-    bool setting_up, setup_beaten, setup_probed;
+    bool setting_up, setup_beaten, setup_probed, setup_interested;
     bool id_in_use_logged;
     int64_t id_listeners; /* who received a probe before this process was subscribed */
 };
@@ -161,19 +185,8 @@ bool redis_key_channel(const struct redis_storage *storage, struct redis_key *ke
 
 /* ---- redis_glob.c ---- */
 
-struct redis_glob {
-    size_t len;
-    char text[2 * REDIS_KEY_MAX];
-};
-
 /* Writes the text so that it matches itself, at most twice as long; returns its length. */
 size_t redis_glob_escape(struct slice text, char *out);
-
-/* PREFIX and a topic's pattern, as Redis matches them; false when the pattern is too long to be one. */
-bool redis_glob_encode(const struct redis_storage *storage, struct slice pattern, struct redis_glob *glob);
-
-/* Writes PREFIX and pattern as they were before, no longer than `glob`; returns the length. */
-size_t redis_glob_decode(struct slice glob, char *out);
 
 /* ---- redis_task.c ---- */
 
@@ -226,14 +239,10 @@ void redis_bus_subscribe(struct storage *base, struct slice channel, struct stor
 void redis_bus_unsubscribe(struct storage *base, struct slice channel);
 void redis_bus_publish(struct storage *base, struct slice channel, struct slice bytes,
                        struct storage_request *request);
-void redis_bus_subscribe_pattern(struct storage *base, struct slice pattern, struct storage_request *request);
-void redis_bus_unsubscribe_pattern(struct storage *base, struct slice pattern);
 /* Subscribes everything held over the new connection, then calls redis_setup_restored(). */
 void redis_bus_restore(struct redis_storage *storage);
 void redis_bus_on_down(struct redis_storage *storage);
 void redis_bus_on_message(void *topology, struct slice channel, struct slice bytes);
-void redis_bus_on_pattern_message(void *topology, struct slice glob, struct slice channel,
-                                  struct slice bytes);
 void redis_bus_on_turn_end(void *topology);
 
 /* NULL when it isn't wanted. */
@@ -268,6 +277,40 @@ int redis_direct_publish(struct redis_storage *storage, struct redis_channel *ch
                          struct storage_request *request) __attribute__((warn_unused_result));
 /* A message came over the bus; false: it is not to be delivered. */
 bool redis_direct_take(struct redis_storage *storage, struct redis_channel *channel, struct slice bytes);
+
+/* ---- redis_interest.c, redis_pattern.c: see redis_interest.h ---- */
+
+bool redis_interest_init(struct redis_storage *storage);
+void redis_interest_close(struct redis_storage *storage);
+/* Reads what others hold and tells what this process holds; then calls redis_setup_interested(). */
+void redis_interest_begin(struct redis_storage *storage);
+void redis_interest_on_down(struct redis_storage *storage, int error);
+/* Takes a message on the instance's own channel if it says what somebody heard. */
+bool redis_interest_take_heard(struct redis_storage *storage, struct slice bytes);
+void redis_interest_on_change(struct redis_storage *storage, struct slice bytes); /* on sb:patterns */
+/* What everybody is told when an instance is gone; as redis_conn_command(). */
+int redis_interest_tell_gone(struct redis_storage *storage, struct slice id, redis_on_reply *on_reply, void *data)
+    __attribute__((warn_unused_result));
+void redis_key_patterns(const struct redis_storage *storage, struct redis_key *key, struct slice instance);
+
+/* The interest channels to which a message for this channel goes too; returns how many. */
+enum { INTEREST_CHANNELS = 2 };
+size_t redis_interest_channels(const struct redis_storage *storage, struct slice channel,
+                               struct redis_key out[static INTEREST_CHANNELS]);
+static inline bool redis_interest_any(const struct redis_storage *storage)
+{
+    return storage->interest.tries[0].count || storage->interest.tries[1].count;
+}
+/* Publishes to the channel and to `count` interest channels; the answer counts them once. As redis_direct_publish(). */
+int redis_interest_publish(struct redis_storage *storage, struct slice channel, struct slice bytes,
+                           const struct redis_key *to, size_t count, struct storage_request *request)
+    __attribute__((warn_unused_result));
+
+void redis_pattern_subscribe(struct storage *base, struct slice pattern, struct storage_request *request);
+void redis_pattern_unsubscribe(struct storage *base, struct slice pattern);
+void redis_pattern_announce_all(struct redis_storage *storage); /* the registry lost this instance */
+void redis_pattern_on_beat(struct redis_storage *storage);
+void redis_pattern_on_message(struct redis_storage *storage, struct slice channel, struct slice bytes);
 
 /* ---- redis_probe.c ---- */
 
@@ -339,6 +382,10 @@ bool redis_lease_init(struct redis_storage *storage);
 void redis_lease_close(struct redis_storage *storage);
 void redis_lease_begin(struct redis_storage *storage); /* the first heartbeat of a connection */
 void redis_lease_on_down(struct redis_storage *storage);
+/* This process was stopped for so long that others may have stopped counting on it: until it has read what the bus holds
+ * for it, it can't know who is to get what it publishes. */
+bool redis_lease_lapsed(const struct redis_storage *storage);
+void redis_lease_proved(struct redis_storage *storage, uint64_t sequence); /* this probe came back */
 
 /* ---- redis_reap.c ---- */
 
@@ -368,6 +415,7 @@ void redis_setup_on_down(void *storage);
 void redis_setup_restored(struct redis_storage *storage);
 void redis_setup_beaten(struct redis_storage *storage); /* a heartbeat went through */
 void redis_setup_probed(struct redis_storage *storage); /* a probe came back */
+void redis_setup_interested(struct redis_storage *storage); /* patterns are known, and those of this process told */
 /* Ends the attempt, unless the connection is gone already. `reply` may be NULL. */
 void redis_setup_fail(struct redis_storage *storage, const char *step, const struct redis_reply *reply);
 

@@ -54,7 +54,7 @@ static void redis_start(struct storage *base, const struct storage_events *event
     }
     storage->own_channel_len = address_channel(&own, storage->own_channel);
     if (!redis_bus_hold(storage, slice_from(storage->own_channel, storage->own_channel_len)) ||
-        !redis_bus_hold(storage, slice_text("control"))) {
+        !redis_bus_hold(storage, slice_text("patterns")) || !redis_bus_hold(storage, slice_text("control"))) {
         log_error("the storage can not start", log_str("why", "memory is short"));
         return;
     }
@@ -67,6 +67,7 @@ static void storage_free(struct redis_storage *storage)
 {
     redis_topology_close(&storage->topology);
     redis_direct_close(storage);
+    redis_interest_close(storage);
     redis_bus_close(storage);
     redis_probe_close(storage);
     redis_lease_close(storage);
@@ -99,8 +100,8 @@ static const struct storage_ops redis_ops = {.name = "redis",
                                              .subscribe = redis_bus_subscribe,
                                              .unsubscribe = redis_bus_unsubscribe,
                                              .publish = redis_bus_publish,
-                                             .subscribe_pattern = redis_bus_subscribe_pattern,
-                                             .unsubscribe_pattern = redis_bus_unsubscribe_pattern,
+                                             .subscribe_pattern = redis_pattern_subscribe,
+                                             .unsubscribe_pattern = redis_pattern_unsubscribe,
                                              .publish_with = redis_publish_with,
                                              .history = redis_history_read,
                                              .presence_join = redis_presence_join,
@@ -124,7 +125,6 @@ static bool storage_init(struct redis_storage *storage, struct redis_server *ser
         .on_ready = redis_setup_on_ready, .on_down = redis_setup_on_down, .data = storage};
     const struct redis_conn_events commands = {.on_turn_end = redis_registry_on_turn_end};
     const struct redis_conn_events subscriptions = {.on_message = redis_bus_on_message,
-                                                    .on_pattern_message = redis_bus_on_pattern_message,
                                                     .on_turn_end = redis_bus_on_turn_end};
 
     list_init(&storage->reaps);
@@ -142,7 +142,7 @@ static bool storage_init(struct redis_storage *storage, struct redis_server *ser
     storage->prefix = mem_strdup(options->prefix);
     storage->prefix_len = strlen(options->prefix);
     storage->timeout_ms = options->timeout_ms;
-    bool parts = redis_probe_init(storage) && redis_lease_init(storage) &&
+    bool parts = redis_interest_init(storage) && redis_probe_init(storage) && redis_lease_init(storage) &&
                  redis_direct_init(storage, !options->always_through_redis);
     return topology && parts && storage->later_event && storage->prefix;
 }

@@ -4,7 +4,7 @@ import pytest
 
 from lib import FACES, wait_until
 
-OPTIONS = {"subscriptions_limit": "20"}
+OPTIONS = {"subscriptions_limit": "20", "args": ["--wildcards"]}
 
 both = pytest.mark.parametrize("face", FACES)
 

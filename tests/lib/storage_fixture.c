@@ -44,15 +44,17 @@ static void on_message(void *data, struct slice channel, struct slice bytes)
         (struct seen_message){.channel = copy_text(channel), .bytes = copy_text(bytes), .len = bytes.len};
 }
 
-static void on_pattern_message(void *data, struct slice pattern, struct slice channel, struct slice bytes)
+static void on_pattern_message(void *data, struct slice channel, const struct slice *patterns, size_t count,
+                               struct slice bytes)
 {
     struct peer *peer = data;
 
-    *grow(&peer->matches, &peer->match_count, &peer->match_capacity) =
-        (struct seen_message){.pattern = copy_text(pattern),
-                              .channel = copy_text(channel),
-                              .bytes = copy_text(bytes),
-                              .len = bytes.len};
+    for (size_t i = 0; i < count; i++)
+        *grow(&peer->matches, &peer->match_count, &peer->match_capacity) =
+            (struct seen_message){.pattern = copy_text(patterns[i]),
+                                  .channel = copy_text(channel),
+                                  .bytes = copy_text(bytes),
+                                  .len = bytes.len};
 }
 
 static void on_state(void *data, enum storage_state state)

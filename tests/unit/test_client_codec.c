@@ -352,6 +352,9 @@ static void patterns_match_as_documented(void **state)
     assert_true(pattern_matches("a.*.c", "a.b.c") && pattern_matches(">", "a"));
     assert_false(pattern_matches("orders.>", "orders") || pattern_matches("orders.*", "orders.eu.de"));
     assert_false(pattern_matches("orders.*", "order.eu") || pattern_matches("a.*", "a"));
+    /* No wildcard stands for an empty token, as on the server. */
+    assert_false(pattern_matches("a.*", "a.") || pattern_matches("a.>", "a.") || pattern_matches(">", ""));
+    assert_true(pattern_matches("a..*", "a..b") && pattern_matches("a.>", "a.b."));
 }
 
 static void delays_double_up_to_their_limit(void **state)

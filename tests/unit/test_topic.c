@@ -73,6 +73,23 @@ static void test_matching(void **state)
             fail_msg("%s and %s", rows[i].pattern, rows[i].name);
 }
 
+static void test_parts(void **state)
+{
+    struct slice name;
+
+    (void)state;
+    assert_true(topic_begins_wild(slice_text("*")) && topic_begins_wild(slice_text(">")) &&
+                topic_begins_wild(slice_text("*.a")));
+    assert_false(topic_begins_wild(slice_text(">.a")) || topic_begins_wild(slice_text("a.*")) ||
+                 topic_begins_wild(slice_text("")) || topic_begins_wild(slice_text("**")));
+    assert_int_equal(topic_token_count(slice_text("")), 1);
+    assert_int_equal(topic_token_count(slice_text("a.*.>")), 3);
+    assert_int_equal(topic_token_count(slice_text("..")), 3);
+    assert_true(topic_of_channel(slice_text("topic:{a.b}"), &name) && slice_is(name, "a.b"));
+    assert_false(topic_of_channel(slice_text("user:{a.b}"), &name) || topic_of_channel(slice_text("topic:{}"), &name) ||
+                 topic_of_channel(slice_text("topic:{a"), &name) || topic_of_channel(slice_text(""), &name));
+}
+
 static void test_bytes_are_not_text(void **state)
 {
     (void)state;
@@ -86,6 +103,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_a_pattern),
         cmocka_unit_test(test_matching),
+        cmocka_unit_test(test_parts),
         cmocka_unit_test(test_bytes_are_not_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
