@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from lib import WAYS, Broker, Certificate, Cluster, Door, Process, StructuredClient
+from lib import WAYS, Broker, Certificate, Cluster, Door, Process, RawWs, StructuredClient
 from lib.swb import Swb
 
 LAYOUTS = {"memory": 0, "redis-1": 1, "redis-2": 2, "redis-3": 3}
@@ -106,6 +106,21 @@ def door(request, house):
 def entrance(request, house):
     """As `door`, but in one piece only: for what is about other things than pieces."""
     yield from guarded(house(request.param), request.param)
+
+
+@pytest.fixture
+def echo(entrance):
+    """echo() is a RawWs on a route that sends each message back."""
+    clients = []
+
+    def connect_one(path="/echo", **options):
+        clients.append(RawWs(entrance.port, path, tls=entrance.tls, **options))
+        assert clients[-1].status == 101
+        return clients[-1]
+
+    yield connect_one
+    for client in clients:
+        client.close()
 
 
 def guarded(broker, way):

@@ -55,6 +55,15 @@ def frame(payload=b"", opcode=TEXT, fin=True, rsv=0, mask=True, key=None, claim=
     return head + payload
 
 
+def fragments(message, size, opcode=None):
+    """The frames of a message in pieces of so many bytes each; each is masked anew."""
+    if opcode is None:
+        opcode = TEXT if isinstance(message, str) else BINARY
+    data = message.encode() if isinstance(message, str) else message
+    starts = range(0, len(data), size) or [0]
+    return [frame(data[at:at + size], CONTINUATION if at else opcode, fin=at + size >= len(data)) for at in starts]
+
+
 def close_payload(code, reason=""):
     return struct.pack("!H", code) + reason.encode()
 
@@ -230,6 +239,22 @@ class RawWs:
                 self.recv_eof(timeout)
                 return (got.close_code, got.close_reason) if got.payload else (1005, "")
         return (1006, "")
+
+    def until_close(self, timeout=None):
+        """What comes before the close frame, and its code; 1005: it has none. A connection that ends without one fails.
+        The close is answered, unless we began it, and the server then ends the connection."""
+        before = []
+        while (got := self.recv_frame(timeout)) is not None and got.opcode != CLOSE:
+            before.append(got)
+        assert got is not None, f"ended without a close frame (1006), after {[one[:2] for one in before][-3:]}"
+        assert got.fin and not got.rsv and not got.masked and len(got.payload) in (0, *range(2, 126)), got
+        got.payload[2:].decode()  # a reason is UTF-8
+        try:
+            self.send_frame(got.payload, CLOSE)
+        except OSError:
+            pass
+        self.recv_eof(timeout)
+        return before, got.close_code or 1005
 
     def recv_eof(self, timeout=None):
         """Waits for the end of the connection, whatever comes before."""
