@@ -63,6 +63,10 @@ struct storage_events {
     /* A message on a subscribed channel, or on this instance's own ("instance:{ID}") or "control". */
     void (*on_message)(void *data, struct slice channel, struct slice bytes);
 
+    /* A message on a channel that was unsubscribed while it was on its way: whoever sent it was told that it was
+     * received. May be NULL. */
+    void (*on_stray)(void *data, struct slice bytes);
+
     /* A message on a channel that matches a subscribed pattern; `pattern` as given to
      * storage_subscribe_pattern(). May be given for channels that only begin alike: whoever subscribed
      * compares. */

@@ -1,5 +1,6 @@
 #include "base/alloc.h"
 #include "base/log.h"
+#include "proto/envelope.h"
 #include "proto/errors.h"
 #include "storage/redis/redis_storage.h"
 
@@ -309,6 +310,15 @@ void redis_bus_on_pattern_message(void *topology, struct slice glob, struct slic
         storage->events.on_pattern_message(storage->events.data, pattern, channel, bytes);
 }
 
+/* A copy was delivered already, or will be. */
+static void on_stray(struct redis_storage *storage, struct slice bytes)
+{
+    struct envelope_mark mark;
+
+    if (storage->events.on_stray && !(envelope_read_mark(bytes, &mark) && mark.copy))
+        storage->events.on_stray(storage->events.data, bytes);
+}
+
 void redis_bus_on_message(void *topology, struct slice name, struct slice bytes)
 {
     struct redis_storage *storage = storage_of(topology);
@@ -320,7 +330,9 @@ void redis_bus_on_message(void *topology, struct slice name, struct slice bytes)
         redis_probe_take(storage, bytes))
         return;
     struct redis_channel *held = redis_bus_find(storage, channel);
-    if (held && redis_direct_take(storage, held, bytes))
+    if (!held)
+        on_stray(storage, bytes);
+    else if (redis_direct_take(storage, held, bytes))
         storage->events.on_message(storage->events.data, channel, bytes);
 }
 
