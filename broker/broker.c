@@ -102,6 +102,16 @@ static void on_message(void *data, struct slice channel, struct slice bytes)
     }
 }
 
+/* A reply crossed with the end of the one who asked: its sender counts on its having arrived. */
+static void on_stray(void *data, struct slice bytes)
+{
+    struct broker *broker = data;
+    struct message_fields fields;
+
+    if (envelope_kind(bytes) == MESSAGE_REPLY && !envelope_decode(bytes, &fields))
+        requests_return_answer(broker->requests, &fields);
+}
+
 static void on_pattern_message(void *data, struct slice channel, const struct slice *patterns, size_t count,
                                struct slice bytes)
 {
@@ -428,6 +438,7 @@ static void start_storage(struct broker *broker)
 {
     struct storage_events events = {
         .on_message = on_message,
+        .on_stray = on_stray,
         .on_pattern_message = on_pattern_message,
         .on_state = on_state,
         .on_registry_lost = on_registry_lost,

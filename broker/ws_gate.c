@@ -19,7 +19,7 @@ enum {
     OP_PONG = 10,
 };
 
-enum verdict { DROP, PASS, COLLECT };
+enum verdict { DROP, PASS, COLLECT, VIOLATION };
 
 struct ws_ping {
     uint8_t len;
@@ -95,47 +95,50 @@ static const char *check_header(const struct ws_gate *gate, uint64_t len)
     return opcode != OP_CONTINUATION && gate->fragmented ? "message within a message" : NULL;
 }
 
-static void violate(struct ws_gate *gate, int code, const char *reason, const struct ws_gate_calls *calls, void *data)
+static uint64_t message_size(const struct ws_gate *gate, uint64_t len)
 {
-    gate->closing = true;
-    calls->on_violation(data, code, reason);
+    return len > UINT64_MAX - gate->message ? UINT64_MAX : gate->message + len;
 }
 
-/* Data counts towards its message. */
-static void count_data(struct ws_gate *gate, uint64_t len, uint64_t max_message, const struct ws_gate_calls *calls,
-                       void *data)
-{
-    gate->fragmented = !(gate->header[0] & FIN);
-    if (len > max_message || gate->message > max_message - len)
-        violate(gate, CLOSE_TOO_BIG, "message too big", calls, data);
-    gate->message = gate->fragmented ? gate->message + len : 0;
-}
-
-static enum verdict judge(struct ws_gate *gate, uint64_t len, uint64_t max_message, const struct ws_gate_calls *calls,
-                          void *data)
+/* What becomes of a frame, by its header. For a violation `*code` and `*reason` say what it is. */
+static enum verdict judge(const struct ws_gate *gate, uint64_t len, uint64_t max_message, int *code, const char **reason)
 {
     unsigned opcode = gate->header[0] & OPCODE;
-    const char *wrong = check_header(gate, len);
 
     /* Behind a close frame nothing counts: RFC 6455 section 5.5.1. */
     if (gate->closed)
         return DROP;
+    *code = CLOSE_PROTOCOL_ERROR;
+    *reason = check_header(gate, len);
     /* The close frame must be sound, since libwebsockets is to read it. */
-    if (!wrong && opcode == OP_CLOSE) {
-        gate->closing = gate->closed = true;
+    if (!*reason && opcode == OP_CLOSE)
         return PASS;
-    }
     if (gate->closing)
         return DROP;
-    if (wrong) {
-        violate(gate, CLOSE_PROTOCOL_ERROR, wrong, calls, data);
-        return DROP;
+    if (*reason)
+        return VIOLATION;
+    if (opcode >= OP_CLOSE)
+        return opcode == OP_PING ? COLLECT : PASS;
+    *code = CLOSE_TOO_BIG;
+    *reason = "message too big";
+    return message_size(gate, len) > max_message ? VIOLATION : PASS;
+}
+
+/* Carries a verdict out, as far as it concerns what comes behind the frame. */
+static void note_frame(struct ws_gate *gate, enum verdict verdict, uint64_t len)
+{
+    unsigned opcode = gate->header[0] & OPCODE;
+
+    gate->verdict = (uint8_t)(verdict == VIOLATION ? DROP : verdict);
+    gate->closing = gate->closing || verdict == VIOLATION;
+    if (verdict != PASS)
+        return;
+    if (opcode == OP_CLOSE) {
+        gate->closing = gate->closed = true;
+    } else if (opcode < OP_CLOSE) {
+        gate->fragmented = !(gate->header[0] & FIN);
+        gate->message = gate->fragmented ? message_size(gate, len) : 0;
     }
-    if (opcode < OP_CLOSE) {
-        count_data(gate, len, max_message, calls, data);
-        return gate->closing ? DROP : PASS;
-    }
-    return opcode == OP_PING ? COLLECT : PASS;
 }
 
 static void unmask(unsigned char *bytes, size_t len, const uint8_t *mask, size_t offset)
@@ -182,21 +185,21 @@ size_t ws_gate_held(const struct ws_gate *gate)
 }
 
 /* A header is complete, and perhaps its frame with it. Returns how much goes on of it. */
-static size_t begin_frame(struct ws_gate *gate, unsigned char *out, uint64_t max_message,
+static size_t begin_frame(struct ws_gate *gate, unsigned char *out, enum verdict verdict,
                           const struct ws_gate_calls *calls, void *data)
 {
     size_t size = gate->header_len;
     uint64_t len = payload_len(gate->header);
 
-    gate->verdict = (uint8_t)judge(gate, len, max_message, calls, data);
+    note_frame(gate, verdict, len);
     gate->left = len;
-    if (gate->verdict == PASS)
+    if (verdict == PASS)
         memcpy(out, gate->header, size);
-    if (gate->verdict == COLLECT && !len)
+    if (verdict == COLLECT && !len)
         collect(gate, out, 0, calls, data);
     if (!len)
         gate->header_len = 0;
-    return gate->verdict == PASS ? size : 0;
+    return verdict == PASS ? size : 0;
 }
 
 /* Some of the current payload came. Returns how much goes on of it. */
@@ -211,12 +214,6 @@ static size_t take_payload(struct ws_gate *gate, unsigned char *out, unsigned ch
     if (!gate->left)
         gate->header_len = 0;
     return gate->verdict == PASS ? len : 0;
-}
-
-/* A whole header is there. Its frame is answered by us, so what came before must have been seen by then. */
-static bool must_wait(const struct ws_gate *gate, size_t kept)
-{
-    return kept && !gate->closing && (gate->header[0] & OPCODE) == OP_PING;
 }
 
 size_t ws_gate_pass(struct ws_gate *gate, unsigned char *bytes, size_t from, size_t len, size_t *taken,
@@ -235,12 +232,18 @@ size_t ws_gate_pass(struct ws_gate *gate, unsigned char *bytes, size_t from, siz
         gate->header[gate->header_len++] = bytes[at++];
         if (gate->header_len < header_size(gate->header, gate->header_len))
             continue;
-        if (must_wait(gate, kept)) {
+        int code = 0;
+        const char *reason = NULL;
+        enum verdict verdict = judge(gate, payload_len(gate->header), max_message, &code, &reason);
+        /* We answer this one, so what came before must have been seen by then. */
+        if (kept && (verdict == COLLECT || verdict == VIOLATION)) {
             at -= gate->header_len;
             gate->header_len = 0;
             break;
         }
-        kept += begin_frame(gate, bytes + kept, max_message, calls, data);
+        kept += begin_frame(gate, bytes + kept, verdict, calls, data);
+        if (verdict == VIOLATION)
+            calls->on_violation(data, code, reason);
     }
     *taken = at;
     return kept;

@@ -46,8 +46,8 @@ size_t ws_gate_held(const struct ws_gate *gate);
 
 /* Reads what came, bytes[from] to bytes[len - 1], and puts at the front of `bytes` what libwebsockets is to see; returns how much
  * that is. `from` is ws_gate_held(), which is the room that what was held back needs. `max_message` bounds a message, in
- * bytes. It stops at a ping that follows other frames, so that those are answered first: what is left begins at
- * bytes[*taken], and is to be given again. */
+ * bytes. It stops at a ping, or a violation, that follows other frames, so that those are answered first: what is left begins
+ * at bytes[*taken], and is to be given again. */
 size_t ws_gate_pass(struct ws_gate *gate, unsigned char *bytes, size_t from, size_t len, size_t *taken,
                     uint64_t max_message, const struct ws_gate_calls *calls, void *data);
 

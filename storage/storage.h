@@ -69,6 +69,10 @@ struct storage_events {
     void (*on_pattern_message)(void *data, struct slice channel, const struct slice *patterns, size_t count,
                                struct slice bytes);
 
+    /* A message on a channel that was unsubscribed while it was on its way: whoever sent it was told that it was
+     * received. May be NULL. */
+    void (*on_stray)(void *data, struct slice bytes);
+
     /* The state changed. The first change is to STORAGE_UP, from inside no call. */
     void (*on_state)(void *data, enum storage_state state);
 

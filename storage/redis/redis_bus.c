@@ -1,5 +1,6 @@
 #include "base/alloc.h"
 #include "base/log.h"
+#include "proto/envelope.h"
 #include "proto/errors.h"
 #include "proto/topic.h"
 #include "storage/redis/redis_storage.h"
@@ -254,6 +255,15 @@ static bool strip(const struct redis_storage *storage, struct slice name, struct
     return true;
 }
 
+/* A copy was delivered already, or will be. */
+static void on_stray(struct redis_storage *storage, struct slice bytes)
+{
+    struct envelope_mark mark;
+
+    if (storage->events.on_stray && !(envelope_read_mark(bytes, &mark) && mark.copy))
+        storage->events.on_stray(storage->events.data, bytes);
+}
+
 void redis_bus_on_message(void *topology, struct slice name, struct slice bytes)
 {
     struct redis_storage *storage = storage_of(topology);
@@ -265,9 +275,11 @@ void redis_bus_on_message(void *topology, struct slice name, struct slice bytes)
         (redis_probe_take(storage, bytes) || redis_interest_take_heard(storage, bytes)))
         return;
     struct redis_channel *held = redis_bus_find(storage, channel);
-    if (held && held->interest)
+    if (!held)
+        on_stray(storage, bytes);
+    else if (held->interest)
         redis_pattern_on_message(storage, channel, bytes);
-    else if (held && redis_direct_take(storage, held, bytes))
+    else if (redis_direct_take(storage, held, bytes))
         storage->events.on_message(storage->events.data, channel, bytes);
 }
 

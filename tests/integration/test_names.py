@@ -4,7 +4,7 @@ import urllib.parse
 
 import pytest
 
-from lib import ROOT, Broker, Cluster, RawWs, Refused, StructuredClient, WsClient
+from lib import ROOT, Broker, Cluster, RawWs, Refused, StructuredClient, WsClient, wait_until
 
 quote = urllib.parse.quote
 
@@ -54,6 +54,7 @@ def test_nobody_takes_a_shared_session_over(pair, name, path, tilde):
     watcher = StructuredClient(pair[0].ws("/connect"))
     with watcher, StructuredClient(pair[0].ws(f"/connect?user={name}")) as bob:
         bob.call("subscribe", topic=name, presence=True)
+        wait_until(lambda: watcher.call("presence", address=f"topic:{name}")["count"] == 1, "bob is present")
         seen = watcher.call("presence", address=f"topic:{name}")["sessions"][0]["session"]
         assert seen == bob.hello["session"] and "~" in seen
         for broker in pair:

@@ -44,6 +44,13 @@ static void on_message(void *data, struct slice channel, struct slice bytes)
         (struct seen_message){.channel = copy_text(channel), .bytes = copy_text(bytes), .len = bytes.len};
 }
 
+static void on_stray(void *data, struct slice bytes)
+{
+    struct peer *peer = data;
+
+    peer->stray_count += slice_is(bytes, "stray");
+}
+
 static void on_pattern_message(void *data, struct slice channel, const struct slice *patterns, size_t count,
                                struct slice bytes)
 {
@@ -88,6 +95,7 @@ void peer_start_as(struct peer *peer, struct event_base *base, struct storage *s
 {
     *peer = (struct peer){.base = base, .storage = storage};
     const struct storage_events events = {.on_message = on_message,
+                                          .on_stray = on_stray,
                                           .on_pattern_message = on_pattern_message,
                                           .on_state = on_state,
                                           .on_registry_lost = on_registry_lost,

@@ -22,7 +22,7 @@ struct peer {
     size_t message_count, message_capacity;
     struct seen_message *matches; /* messages of patterns */
     size_t match_count, match_capacity;
-    unsigned up_count, down_count, lost_count, reaped_count;
+    unsigned up_count, down_count, lost_count, reaped_count, stray_count;
     char reaped_instance[64]; /* of the last on_reaped */
     size_t reaped_sessions;
 };

@@ -404,6 +404,20 @@ static void test_same_id_waits_for_the_lease(void **state)
     AWAIT(world->base, world->b.up_count);
 }
 
+/* PUBLISH counts a receiver who has just stopped to listen. */
+static void test_what_comes_too_late_is_told(void **state)
+{
+    struct world *world = *state;
+
+    subscribe(world, &world->a, "session:{bob}");
+    assert_int_equal(ask_number(world, "PUBLISH %s heard", "sb:session:{bob}"), 1);
+    AWAIT(world->base, world->a.message_count == 1);
+    storage_unsubscribe(world->a.storage, slice_text("session:{bob}"));
+    assert_int_equal(ask_number(world, "PUBLISH %s stray", "sb:session:{bob}"), 1);
+    AWAIT(world->base, world->a.stray_count == 1);
+    assert_int_equal(world->a.message_count, 1);
+}
+
 /* Whatever somebody wrote there, a shared session keeps its name, and what can't be a name any more is reaped. */
 static void test_a_forged_hash_ousts_no_shared_session(void **state)
 {
@@ -745,6 +759,7 @@ int main(void)
         REDIS_TEST(test_reaping_spares_what_moved),
         REDIS_TEST(test_only_one_survivor_reaps),
         REDIS_TEST(test_same_id_waits_for_the_lease),
+        REDIS_TEST(test_what_comes_too_late_is_told),
         REDIS_TEST(test_a_forged_hash_ousts_no_shared_session),
         REDIS_TEST(test_hidden_names_are_reaped),
         REDIS_TEST(test_lost_data_is_noticed),
