@@ -27,6 +27,7 @@ struct api_options {
     struct requests *requests;
     struct reads *reads; /* whose turn it is to read */
     struct metrics *metrics;
+    const struct budget *budget;
     const char *instance;
     uint64_t started_at_ms;
     size_t max_connections; /* to show */

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "broker/budget.h"
 #include "broker/metrics.h"
 #include "broker/requests.h"
 #include "broker/router.h"
@@ -96,6 +97,17 @@ static void write_counters(const struct metrics *metrics, struct writer *writer)
     writer_end(writer);
 }
 
+static void write_memory(const struct budget *budget, struct writer *writer)
+{
+    writer_key(writer, "memory");
+    writer_map(writer, BUDGET_KIND_COUNT + 2);
+    writer_pair_int(writer, "budget", (int64_t)budget->limit);
+    writer_pair_int(writer, "used", (int64_t)budget_used(budget));
+    for (enum budget_kind kind = 0; kind < BUDGET_KIND_COUNT; kind++)
+        writer_pair_int(writer, budget_kind_name(kind), (int64_t)budget->bytes[kind]);
+    writer_end(writer);
+}
+
 static void write_stats(const struct api *api, int error, int64_t online, struct writer *writer)
 {
     const struct api_options *options = &api->options;
@@ -120,6 +132,7 @@ static void write_stats(const struct api *api, int error, int64_t online, struct
     writer_pair_bool(writer, "up", storage_state(options->storage) == STORAGE_UP);
     writer_end(writer);
     writer_pair_bool(writer, "draining", api->draining);
+    write_memory(options->budget, writer);
     write_counters(counters(api), writer);
     writer_end(writer);
 }
@@ -148,6 +161,18 @@ void api_serve_stats(struct api *api, const struct api_input *input)
         storage_count(api->options.storage, &call->request);
 }
 
+static void write_memory_gauges(const struct budget *budget, struct buffer *text)
+{
+    char name[64];
+
+    metrics_write_gauge("memory_budget_bytes", "What may be kept for clients", (double)budget->limit, text);
+    metrics_write_gauge("memory_used_bytes", "What is kept for clients", (double)budget_used(budget), text);
+    for (enum budget_kind kind = 0; kind < BUDGET_KIND_COUNT; kind++) {
+        snprintf(name, sizeof name, "memory_%s_bytes", budget_kind_name(kind));
+        metrics_write_gauge(name, budget_kind_help(kind), (double)budget->bytes[kind], text);
+    }
+}
+
 void api_serve_metrics(struct api *api, const struct api_input *input)
 {
     const struct api_options *options = &api->options;
@@ -163,6 +188,7 @@ void api_serve_metrics(struct api *api, const struct api_input *input)
                         (double)router_pattern_count(options->router), &text);
     metrics_write_gauge("max_connections", "Sessions this instance accepts at most",
                         (double)options->max_connections, &text);
+    write_memory_gauges(options->budget, &text);
     metrics_write_gauge("requests_waiting", "Requests asked here that wait for their reply",
                         (double)requests_open(options->requests), &text);
     metrics_write_gauge("api_waiting", "HTTP requests to the API that wait for their answer",

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "broker/api.h"
+#include "broker/budget.h"
 #include "broker/config.h"
 #include "broker/connect.h"
 #include "broker/listener.h"
@@ -38,6 +39,7 @@ struct broker {
     struct loop *loop;
     struct config *config; /* a reference */
     struct metrics metrics;
+    struct budget budget;
     struct storage *storage;
     struct router *router;
     struct reads reads;
@@ -281,6 +283,7 @@ void broker_reload(struct broker *broker)
     ws_server_reload(broker->ws, config, max_connections, handshake_limit(broker, config));
     if (broker->api)
         api_reload(broker->api, config, max_connections, api_limit(broker, config, max_connections));
+    broker->budget.limit = config->memory_budget;
     sessions_set_limits(broker->sessions, config->outbox_limit, config->inflight_limit, config->max_message);
     sessions_set_shares(broker->sessions, config->turn_commands, config->turn_bytes, config->inflight_total,
                         config->session_reads);
@@ -381,6 +384,7 @@ static bool create_parts(struct broker *broker)
         .router = broker->router,
         .metrics = &broker->metrics,
         .requests = broker->requests,
+        .budget = &broker->budget,
         .instance = broker->instance,
         .outbox_limit = config->outbox_limit,
         .inflight_limit = config->inflight_limit,
@@ -403,6 +407,7 @@ static bool create_parts(struct broker *broker)
         .sessions = broker->sessions,
         .storage = broker->storage,
         .metrics = &broker->metrics,
+        .budget = &broker->budget,
         .max_connections = max_connections,
         .max_handshakes = handshake_limit(broker, config),
     };
@@ -423,6 +428,7 @@ static bool create_parts(struct broker *broker)
         .requests = broker->requests,
         .reads = &broker->reads,
         .metrics = &broker->metrics,
+        .budget = &broker->budget,
         .instance = broker->instance,
         .started_at_ms = broker->started_at_ms,
         .max_connections = max_connections,
@@ -468,6 +474,7 @@ struct broker *broker_create(struct loop *loop, struct config *config, unsigned 
         return NULL;
     broker->loop = loop;
     broker->config = config_ref(config);
+    budget_init(&broker->budget, loop, config->memory_budget);
     broker->started_at_ms = clock_wall_ms();
     broker->worker = worker;
     choose_instance(broker);
@@ -501,6 +508,7 @@ void broker_destroy(struct broker *broker)
     sessions_destroy(broker->sessions);
     connect_routes_destroy(broker->connect);
     router_destroy(broker->router);
+    budget_close(&broker->budget);
     if (broker->drain_timer)
         event_free(broker->drain_timer);
     config_unref(broker->config);

@@ -65,7 +65,9 @@ struct config {
     uint64_t api_connections, api_memory, api_timeout, api_idle_timeout;
     uint64_t patterns_limit, pattern_tokens, max_patterns;
     bool wildcards;
+    uint64_t memory_budget, send_buffer, receive_buffer;
     uint64_t request_timeout, ping_interval, ping_timeout, handshake_timeout, close_timeout, drain_time, drain_delay;
+    uint64_t stall_timeout, message_timeout;
 
     enum log_level log_level;
     enum log_format log_format;

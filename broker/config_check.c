@@ -144,6 +144,10 @@ static void check_limits(const struct check *check)
         config->outbox_limit < config->max_message + CONFIG_OUTBOX_SLACK)
         report(check, "outbox_limit", "max_message",
                "don't go together: outbox_limit must be at least max_message and 64KiB");
+    if (sound(check, "memory_budget") && sound(check, "outbox_limit") &&
+        config->memory_budget < config->outbox_limit)
+        report(check, "memory_budget", "outbox_limit",
+               "don't go together: memory_budget must be at least outbox_limit");
     if (sound(check, "lease") && sound(check, "heartbeat") && config->lease < 2 * config->heartbeat)
         report(check, "lease", "heartbeat", "don't go together: lease must be at least twice the heartbeat");
 }

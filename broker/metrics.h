@@ -8,6 +8,7 @@
 #define METRICS_COUNTERS(X)                                                                                  \
     X(accepted, "connections_accepted", "TCP connections accepted")                                          \
     X(refused_full, "connections_refused_full", "Connections refused because max_connections is reached")    \
+    X(refused_memory, "connections_refused_memory", "Connections refused because memory_budget is used up")  \
     X(refused_unavailable, "connections_refused_unavailable", "Upgrades refused while the storage is down")  \
     X(refused_request, "connections_refused_request", "Upgrades refused for their path or headers")          \
     X(refused_address, "connections_refused_address", "Connections refused because their address has too many")  \
@@ -18,7 +19,10 @@
     X(sessions_opened, "sessions_opened", "Sessions that came online")                                       \
     X(sessions_closed, "sessions_closed", "Sessions that ended")                                             \
     X(sessions_replaced, "sessions_replaced", "Sessions closed because a newer connection took the name")    \
-    X(sessions_slow, "sessions_slow", "Sessions cut because they did not read fast enough")                  \
+    X(sessions_slow, "sessions_slow", "Sessions cut because more than outbox_limit waited for them")         \
+    X(sessions_stalled, "sessions_stalled", "Sessions cut because they took nothing for stall_timeout")      \
+    X(sessions_shed, "sessions_shed", "Sessions cut because memory_budget was used up")                      \
+    X(sessions_unfinished, "sessions_unfinished", "Sessions cut for a message unfinished at message_timeout") \
     X(sessions_silent, "sessions_silent", "Sessions closed because a ping was not answered")                 \
     X(messages_received, "messages_received", "Messages received from clients")                              \
     X(bytes_received, "bytes_received", "Payload bytes received from clients")                               \

@@ -1,6 +1,7 @@
 #include "broker/outbox.h"
 
 #include "base/alloc.h"
+#include "broker/budget.h"
 #include "proto/frame.h"
 
 #include <string.h>
@@ -8,16 +9,27 @@
 /* A ring that grew beyond this is given back when it runs empty, so a burst leaves no memory behind. */
 enum { FIRST_CAPACITY = 4, KEPT_CAPACITY = 16 };
 
-void outbox_init(struct outbox *outbox)
+void outbox_init(struct outbox *outbox, struct budget *budget)
 {
-    *outbox = (struct outbox){0};
+    *outbox = (struct outbox){.budget = budget};
+}
+
+static size_t frame_memory(const struct frame *frame)
+{
+    return sizeof *frame + frame->len + BUDGET_OVERHEAD;
+}
+
+static void free_ring(struct outbox *outbox)
+{
+    budget_release(outbox->budget, BUDGET_OUTBOX, outbox->capacity * sizeof(struct frame *));
+    mem_free(outbox->ring);
+    outbox_init(outbox, outbox->budget);
 }
 
 void outbox_close(struct outbox *outbox)
 {
     outbox_pop(outbox, outbox->count);
-    mem_free(outbox->ring);
-    outbox_init(outbox);
+    free_ring(outbox);
 }
 
 static bool grow(struct outbox *outbox)
@@ -30,6 +42,7 @@ static bool grow(struct outbox *outbox)
     for (uint32_t i = 0; i < outbox->count; i++)
         ring[i] = outbox->ring[(outbox->head + i) & (outbox->capacity - 1)];
     mem_free(outbox->ring);
+    budget_charge(outbox->budget, BUDGET_OUTBOX, (capacity - outbox->capacity) * sizeof(struct frame *));
     outbox->ring = ring;
     outbox->capacity = capacity;
     outbox->head = 0;
@@ -45,6 +58,8 @@ bool outbox_push(struct outbox *outbox, struct frame *frame, size_t limit)
     outbox->ring[(outbox->head + outbox->count) & (outbox->capacity - 1)] = frame_ref(frame);
     outbox->count++;
     outbox->bytes += frame->len;
+    if (!frame->queued++)
+        budget_charge(outbox->budget, BUDGET_OUTBOX, frame_memory(frame));
     return true;
 }
 
@@ -60,12 +75,12 @@ void outbox_pop(struct outbox *outbox, uint32_t count)
         outbox->head = (outbox->head + 1) & (outbox->capacity - 1);
         outbox->count--;
         outbox->bytes -= frame->len;
+        if (!--frame->queued)
+            budget_release(outbox->budget, BUDGET_OUTBOX, frame_memory(frame));
         frame_unref(frame);
     }
-    if (!outbox->count && outbox->capacity > KEPT_CAPACITY) {
-        mem_free(outbox->ring);
-        outbox_init(outbox);
-    }
+    if (!outbox->count && outbox->capacity > KEPT_CAPACITY)
+        free_ring(outbox);
 }
 
 size_t outbox_gather(const struct outbox *outbox, unsigned char *scratch, size_t scratch_size,

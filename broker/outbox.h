@@ -1,4 +1,7 @@
-/* What waits to be written to one client: a bounded queue of references to shared frames. */
+/* What waits to be written to one client: a bounded queue of references to shared frames.
+ *
+ * The budget is charged with the memory that this takes: with a frame when the first outbox takes it, however many follow, and
+ * with the ring. */
 #ifndef BROKER_OUTBOX_H
 #define BROKER_OUTBOX_H
 
@@ -6,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct budget;
 struct frame;
 
 struct outbox {
@@ -13,10 +17,11 @@ struct outbox {
     uint32_t capacity;   /* a power of two */
     uint32_t head, count;
     size_t bytes; /* of all frames waiting */
+    struct budget *budget;
 };
 
-void outbox_init(struct outbox *outbox);
-void outbox_close(struct outbox *outbox); /* drops everything and frees the ring */
+void outbox_init(struct outbox *outbox, struct budget *budget); /* which must outlive it */
+void outbox_close(struct outbox *outbox); /* drops everything and frees the ring; may be used again */
 
 /* Queues a reference of its own to `frame`. False when that would exceed `limit` bytes or memory is short;
  * nothing was changed then. A frame that finds the outbox empty is taken whatever its size. */

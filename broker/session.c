@@ -121,6 +121,7 @@ void session_free(struct session *session)
     session_extra_free(session);
     mem_free(session->params);
     config_unref(session->config);
+    budget_let_go(&session->holder);
     mem_free(session);
 }
 
@@ -277,7 +278,8 @@ struct session *session_open(struct sessions *sessions, const struct session_par
     session->transport = transport;
     session->face = (uint8_t)params->face;
     session->connected_at_ms = clock_wall_ms();
-    outbox_init(&session->outbox);
+    outbox_init(&session->outbox, sessions->options.budget);
+    list_init(&session->holder.link);
     list_init(&session->pending);
     list_init(&session->link);
     list_init(&session->queue);

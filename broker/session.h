@@ -6,6 +6,7 @@
 #define BROKER_SESSION_H
 
 #include "base/list.h"
+#include "broker/budget.h"
 #include "proto/message.h"
 
 #include <stdbool.h>
@@ -35,6 +36,13 @@ struct session_transport_ops {
     /* Write what is in the outbox, then close with `code` (proto/errors.h); session_detach() follows, not
      * from inside. */
     void (*close)(struct session_transport *transport, int code);
+
+    /* For how long, in ms, the client has taken nothing of what waits for it, or not gone on with a message that it has
+     * begun; 0 when neither is so. */
+    uint64_t (*still_ms)(struct session_transport *transport);
+
+    /* After close(): give back at once what is kept for the session. A client that doesn't read is not told why, then. */
+    void (*drop)(struct session_transport *transport);
 };
 
 struct session_transport {
@@ -47,6 +55,7 @@ struct sessions_options {
     struct router *router;
     struct metrics *metrics;
     struct requests *requests;
+    struct budget *budget; /* its holders are the sessions */
     const char *instance;  /* this instance's id */
     size_t outbox_limit;   /* bytes */
     size_t inflight_limit; /* messages of one client that wait for the storage before it is no longer read */
@@ -121,6 +130,23 @@ void session_end(struct session *session, int code);
 /* The connection is gone, closed with `code` (0: lost without a close frame). The transport forgets the
  * session. */
 void session_detach(struct session *session, int code);
+
+/* What the transport keeps for the session beyond the outbox, BUDGET_UNSENT or BUDGET_ASSEMBLY: replaces what the last call said
+ * about this kind. */
+void session_keeps(struct session *session, enum budget_kind kind, size_t bytes);
+
+enum session_cut {
+    CUT_OUTBOX_LIMIT, /* more waits for the client than may */
+    CUT_STALL,        /* it has taken nothing for stall_timeout */
+    CUT_MEMORY,       /* memory_budget is used up, and it is this one's turn */
+    CUT_UNFINISHED    /* a message of it was not complete at message_timeout */
+};
+
+/* Drops what waits for the client, and ends the session: with 4008, or 4009 for what it sent too slowly. Logged and counted. */
+void session_cut(struct session *session, enum session_cut why);
+
+/* Whether a line about what this client did may be logged: one a minute. `*left_out`: how many were not since the last. */
+bool session_may_log(struct session *session, uint64_t *left_out);
 
 /* The text that goes with the close code; valid as long as the session. */
 struct slice session_close_reason(const struct session *session);

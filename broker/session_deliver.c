@@ -1,5 +1,4 @@
 /* From the bus to the client. */
-#include "base/alloc.h"
 #include "broker/metrics.h"
 #include "broker/session_internal.h"
 #include "proto/errors.h"
@@ -9,23 +8,12 @@
 
 /* ---- out ---- */
 
-static void cut_slow_reader(struct session *session)
-{
-    session->sessions->options.metrics->sessions_slow++;
-    log_warn("slow reader cut", log_slice("session", session_name(session)),
-             log_slice("conn", session_conn(session)), log_slice("remote", session_remote(session)),
-             log_int("queued_bytes", (int64_t)session->outbox.bytes),
-             log_int("queued_messages", session->outbox.count));
-    outbox_close(&session->outbox);
-    session_end(session, CLOSE_SLOW_READER);
-}
-
 void session_push(struct session *session, struct frame *frame)
 {
     struct sessions_options *options = &session->sessions->options;
 
     if (!outbox_push(&session->outbox, frame, options->outbox_limit)) {
-        cut_slow_reader(session);
+        session_cut(session, CUT_OUTBOX_LIMIT);
         return;
     }
     options->metrics->messages_delivered++;
@@ -46,36 +34,6 @@ void session_push_message(struct session *session, struct message *message)
         return;
     }
     session_push(session, frame);
-}
-
-/* ---- holding back ---- */
-
-bool held_append(struct list *list, size_t *bytes, struct feed *feed, struct message *message)
-{
-    struct session *session = feed->session;
-    size_t size = sizeof(struct held_message) + message->len;
-    struct held_message *held = NULL;
-
-    if (*bytes + size <= session->sessions->options.outbox_limit)
-        held = mem_alloc(sizeof *held);
-    if (!held) {
-        cut_slow_reader(session);
-        return false;
-    }
-    *bytes += size;
-    held->feed = feed;
-    held->message = message_ref(message);
-    list_append(list, &held->link);
-    return true;
-}
-
-void held_drop(struct list *list, size_t count)
-{
-    for (struct list *link; count-- && (link = list_pop(list));) {
-        struct held_message *held = container_of(link, struct held_message, link);
-        message_unref(held->message);
-        mem_free(held);
-    }
 }
 
 /* ---- in ---- */

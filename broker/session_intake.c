@@ -130,12 +130,13 @@ static bool has_drained(const struct session *session)
            (!session->extra || session->extra->reading_count < options->session_reads);
 }
 
-/* Everybody together has too much open, and this session has its part in it. */
+/* Everybody together has too much open, or in memory, and this session has its part in it. */
 static bool is_crowded(const struct session *session)
 {
     const struct sessions *sessions = session->sessions;
 
-    return sessions->inflight >= sessions->options.inflight_total && session->inflight >= FEW;
+    return (sessions->inflight >= sessions->options.inflight_total && session->inflight >= FEW) ||
+           (session->inflight && budget_is_over(sessions->options.budget));
 }
 
 static void wait_for_space(struct session *session)
@@ -170,6 +171,7 @@ void session_inflight_begin(struct session *session, size_t cost, size_t bytes)
     session->inflight += (uint32_t)cost;
     session->inflight_bytes += bytes;
     session->sessions->inflight += cost;
+    budget_charge(session->sessions->options.budget, BUDGET_INFLIGHT, bytes);
     if (session->paused || session->state != SESSION_ONLINE ||
         (!has_too_much_open(session) && !is_crowded(session)))
         return;
@@ -184,6 +186,7 @@ void session_inflight_end(struct session *session, size_t cost, size_t bytes)
     session->inflight -= (uint32_t)cost;
     session->inflight_bytes -= bytes;
     sessions->inflight -= cost;
+    budget_release(sessions->options.budget, BUDGET_INFLIGHT, bytes);
     if (session->paused && session->state == SESSION_ONLINE && (!session->crowded || session->inflight < FEW))
         look_for_space(session);
     if (!list_empty(&sessions->crowded) && sessions->inflight < sessions->options.inflight_total)
@@ -202,6 +205,18 @@ static size_t carry_out(struct session *session, enum message_content content, s
     return payload.len;
 }
 
+static size_t input_memory(const struct input *input)
+{
+    return sizeof *input + input->len + BUDGET_OVERHEAD;
+}
+
+static void input_free(struct session *session, struct input *input)
+{
+    list_remove(&input->link);
+    session_release(session, BUDGET_INPUT, input_memory(input));
+    mem_free(input);
+}
+
 static void keep(struct session *session, enum message_content content, struct slice payload)
 {
     struct input *input = mem_alloc(sizeof *input + payload.len);
@@ -214,6 +229,7 @@ static void keep(struct session *session, enum message_content content, struct s
     if (payload.len)
         memcpy(input->bytes, payload.data, payload.len);
     list_append(&session->input, &input->link);
+    session_hold(session, BUDGET_INPUT, input_memory(input));
 }
 
 void session_receive(struct session *session, enum message_content content, struct slice payload)
@@ -243,10 +259,8 @@ static void carry_on(struct session *session)
         input->done += carry_out(session, input->content,
                                  slice_from(input->bytes + input->done, input->len - input->done));
         /* A session that ended dropped it. */
-        if (session->state == SESSION_ONLINE && input->done == input->len) {
-            list_remove(&input->link);
-            mem_free(input);
-        }
+        if (session->state == SESSION_ONLINE && input->done == input->len)
+            input_free(session, input);
     }
     session_settle(session);
 }
@@ -271,6 +285,6 @@ void sessions_on_turn(struct loop_task *task)
 
 void session_drop_input(struct session *session)
 {
-    for (struct list *link; (link = list_pop(&session->input));)
-        mem_free(container_of(link, struct input, link));
+    while (!list_empty(&session->input))
+        input_free(session, container_of(session->input.next, struct input, link));
 }

@@ -8,6 +8,7 @@
  *   session_route.c     from a plain client: what its route does with a message
  *   session_command.c   from a structured client: the commands
  *   session_read.c      and those that read: history, presence
+ *   session_memory.c    what is kept for a session, and ending those for which it is too much
  *   session_topic.c     topics: subscribe, unsubscribe
  *   session_recover.c   stored messages that were missed
  *   session_request.c   requests asked by the session, and requests it is to answer */
@@ -16,7 +17,9 @@
 
 #include "base/buffer.h"
 #include "base/log.h"
+#include "broker/budget.h"
 #include "broker/loop.h"
+#include "broker/offenders.h"
 #include "broker/outbox.h"
 #include "broker/reads.h"
 #include "broker/requests.h"
@@ -122,6 +125,9 @@ struct session {
     struct route_params *params;         /* owned */
     struct feed own, group;
     struct outbox outbox;
+    struct budget_holder holder;
+    size_t unsent_bytes, assembly_bytes; /* what the transport keeps for it */
+    size_t held_bytes; /* of the messages in `pending`, in the memories of its feeds and in `input` */
     struct storage_request registry; /* open while `asking` */
     struct session_extra *extra;     /* owned; NULL until needed */
     uint64_t connected_at_ms;
@@ -172,6 +178,7 @@ struct sessions {
     size_t op_pool_count;
     size_t online, total;
     size_t restores_open;
+    struct offenders offenders;
     struct loop_task teardown_task, restore_task;
     struct event *retry;                   /* for those whom the registry did not forget */
     struct buffer address, payload, frame; /* scratch */
@@ -269,9 +276,17 @@ void session_push_message(struct session *session, struct message *message);
 /* A message for an online session that is not to be held any more. */
 void session_take(struct feed *feed, struct message *message);
 
+/* ---- session_memory.c ---- */
+
 /* Keeps a message for later; false when memory is short or the client's limit is reached, and then the session ends. */
 bool held_append(struct list *list, size_t *bytes, struct feed *feed, struct message *message);
 void held_drop(struct list *list, size_t count); /* the first `count` */
+
+/* Charges what is kept for a session alone, BUDGET_INPUT. */
+void session_hold(struct session *session, enum budget_kind kind, size_t bytes);
+void session_release(struct session *session, enum budget_kind kind, size_t bytes);
+
+extern const struct budget_ops session_budget_ops;
 
 /* ---- session_intake.c ---- */
 
@@ -391,6 +406,7 @@ void feed_close(struct feed *feed);
 void session_recover_hold(struct session *session);     /* the storage was lost */
 void session_recover_start(struct session *session);    /* it is back, and the session registered */
 void session_recover_continue(struct session *session); /* the outbox has drained */
+void session_recover_forget(struct session *session);   /* the session ends: what is held back is dropped */
 
 /* ---- session_request.c ---- */
 

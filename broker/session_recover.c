@@ -344,6 +344,17 @@ void session_recover_hold(struct session *session)
     each_feed(session, hold_feed);
 }
 
+static void drop_held(struct feed *feed)
+{
+    if (feed->memory)
+        held_drop(&feed->memory->held, SIZE_MAX);
+}
+
+void session_recover_forget(struct session *session)
+{
+    each_feed(session, drop_held);
+}
+
 static void restart_feed(struct feed *feed)
 {
     static const struct recovery_outcome lost = {.recovered = false};

@@ -41,6 +41,7 @@ struct sessions *sessions_create(const struct sessions_options *options)
     if (!sessions)
         return NULL;
     sessions->options = *options;
+    options->budget->ops = &session_budget_ops;
     for (size_t i = 0; i < SESSION_STATE_COUNT; i++)
         list_init(&sessions->states[i]);
     list_init(&sessions->restoring);

@@ -1,13 +1,13 @@
 #include "broker/ws.h"
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "broker/listener.h"
 #include "broker/lws_loop.h"
 #include "broker/metrics.h"
 #include "broker/tls.h"
 #include "broker/ws_internal.h"
-#include "proto/frame.h"
 
 #include <event2/event.h>
 #include <stdlib.h>
@@ -39,7 +39,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_SERVER_WRITEABLE:
         return ws_connection_writable(wsi);
     case LWS_CALLBACK_RECEIVE_PONG:
-        ws_connection_pong(wsi);
+        ws_connection_pong(wsi, in, len);
         return 0;
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
         return ws_connection_peer_close(wsi, in, len);
@@ -86,9 +86,13 @@ static void on_ping_timer(evutil_socket_t fd, short what, void *data)
 static bool set_ping_timer(struct ws_server *server)
 {
     const struct config *config = server->config;
-    bool by_interval = config->ping_interval && config->ping_interval < config->ping_timeout;
-    uint64_t period = (by_interval ? config->ping_interval : config->ping_timeout) / 4;
+    const uint64_t times[] = {config->ping_timeout, config->ping_interval, config->stall_timeout,
+                              config->message_timeout};
+    uint64_t period = UINT64_MAX;
 
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+        if (times[i] && times[i] / 4 < period)
+            period = times[i] / 4;
     period = period < TICK_MIN_MS ? TICK_MIN_MS : period > TICK_MAX_MS ? TICK_MAX_MS : period;
     struct timeval interval = {.tv_sec = (time_t)(period / 1000),
                                .tv_usec = (suseconds_t)(period % 1000 * 1000)};
@@ -97,10 +101,8 @@ static bool set_ping_timer(struct ws_server *server)
 
 static bool start_pings(struct ws_server *server)
 {
-    /* Not empty: libwebsockets keeps pongs without a payload to itself. */
-    server->ping_frame = frame_create(FRAME_PING, slice_text("ping"));
     server->ping_timer = event_new(loop_base(server->options.loop), -1, EV_PERSIST, on_ping_timer, server);
-    return server->ping_frame && server->ping_timer && set_ping_timer(server);
+    return server->ping_timer && set_ping_timer(server);
 }
 
 static unsigned seconds(uint64_t ms)
@@ -160,6 +162,9 @@ struct ws_server *ws_server_create(const struct ws_options *options)
     list_init(&server->dirty);
     list_init(&server->quiet);
     list_init(&server->pinged);
+    list_init(&server->full_sockets);
+    list_init(&server->assembling);
+    server->now_ms = clock_monotonic_ms();
     loop_task_init(&server->flush_task, ws_connections_on_flush);
     server->addresses = address_limit_create();
     server->newcomer_timer = event_new(loop_base(options->loop), -1, 0, ws_newcomers_on_timer, server);
@@ -191,7 +196,6 @@ void ws_server_destroy(struct ws_server *server)
     loop_cancel(&server->flush_task);
     if (server->ping_timer)
         event_free(server->ping_timer);
-    frame_unref(server->ping_frame);
     config_unref(server->config);
     mem_free(server);
 }
@@ -214,6 +218,6 @@ void ws_server_reload(struct ws_server *server, struct config *config, size_t ma
     server->config = config_ref(config);
     server->options.max_connections = max_connections;
     server->options.max_handshakes = max_handshakes;
-    ws_connections_reschedule_pings(server);
+    ws_connections_reschedule(server);
     set_ping_timer(server);
 }

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 
+struct budget;
 struct config;
 struct connect_routes;
 struct loop;
@@ -20,6 +21,7 @@ struct ws_options {
     struct sessions *sessions;
     struct storage *storage;
     struct metrics *metrics;
+    struct budget *budget;
     size_t max_connections; /* never more than the limit of descriptors allows */
     size_t max_handshakes;  /* connections that are no sessions yet; the same */
 };

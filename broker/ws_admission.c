@@ -237,6 +237,9 @@ static bool check_room(struct ws_server *server, struct ws_verdict *verdict)
     if (is_full(server)) {
         metrics->refused_full++;
         answer(verdict, 503, RETRY, "too many connections, try again later");
+    } else if (budget_is_over(server->options.budget)) {
+        metrics->refused_memory++;
+        answer(verdict, 503, RETRY, "too much is waiting for slow clients, try again later");
     } else if (server->stopped || storage_state(server->options.storage) != STORAGE_UP) {
         metrics->refused_unavailable++;
         answer(verdict, 503, RETRY,

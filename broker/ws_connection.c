@@ -11,7 +11,12 @@
  * system calls, is asked for. Whole frames only: libwebsockets puts its own pongs between our writes.
  *
  * Closing: what is queued is written first; then the writable callback returns -1, which is how libwebsockets
- * is told to send the close frame. A client that doesn't read is dropped at close_timeout. */
+ * is told to send the close frame. A client that doesn't read is dropped at close_timeout. What the kernel holds by
+ * then is forgotten at once, or after another close_timeout when the close frame is among it.
+ *
+ * Patience (pulse.h): whether a client lives is asked by pings, and whether it takes what waits for it by what its
+ * kernel acknowledges; a message that comes in pieces must be complete in time. Four lists, each in the order in
+ * which something is due, and one timer serve all connections. */
 #include "base/alloc.h"
 #include "base/buffer.h"
 #include "base/clock.h"
@@ -20,11 +25,14 @@
 #include "broker/lws_loop.h"
 #include "broker/metrics.h"
 #include "broker/outbox.h"
+#include "broker/pulse.h"
+#include "broker/socket.h"
 #include "broker/ws_internal.h"
 #include "broker/ws_stream.h"
 #include "proto/errors.h"
 #include "proto/frame.h"
 
+#include <event2/util.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,6 +40,18 @@
 enum {
     REQUEST_MAX = 512, /* of the request that libwebsockets reads */
     PONGS_MAX = 32,    /* that wait to be written at a time; of further pings only the last is answered */
+    LOOKS = 8,         /* at a connection whose socket is full, in a stall_timeout at least */
+    LOOK_MAX_MS = 1000, /* and that often at least: budget.c wants to know who took something lately */
+    UNSENT_MIN = 256,  /* what libwebsockets keeps at most of its own */
+};
+
+/* A message that comes in pieces. */
+struct assembly {
+    struct ws *ws;
+    struct buffer bytes;
+    struct list link; /* in server->assembling */
+    uint64_t due_ms;  /* it must be complete */
+    uint64_t last_ms; /* its last piece came, to the second */
 };
 
 struct ws {
@@ -46,14 +66,18 @@ struct ws {
     struct list dirty; /* in server->dirty, or alone */
     struct list due;   /* in server->quiet or server->pinged, or alone */
     uint64_t due_ms;
-    struct buffer *partial; /* a message that came in pieces, so far; NULL between such messages */
-    uint16_t close_code;    /* ours: non-zero while closing */
-    uint16_t peer_code;     /* the client's: non-zero once it sent a close frame */
     struct frame *pong; /* owned: answers the last ping, once the others are written; NULL mostly */
     uint8_t pongs;      /* in the outbox, at most */
+    struct list full; /* in server->full_sockets while the socket takes nothing more, or alone */
+    uint64_t look_ms; /* when it is looked at next */
+    struct pulse pulse;
+    struct assembly *assembly; /* owned; NULL between messages that come in pieces */
+    uint16_t close_code;       /* ours: non-zero while closing */
+    uint16_t peer_code;        /* the client's: non-zero once it sent a close frame */
     bool awaiting_writable;
+    bool unsent; /* libwebsockets keeps what the socket didn't take, and session_keeps() was told */
+    bool said_why; /* the close frame is being written */
     bool skipping; /* the rest of a refused message is thrown away */
-    bool progress; /* something was written since it was last asked whether it is kept waiting */
 };
 
 /* NULL for what is no session. */
@@ -83,6 +107,45 @@ static void set_reading(struct session_transport *transport, bool on)
     lws_rx_flow_control(ws->wsi, on);
 }
 
+static struct socket_progress progress_of(const struct ws *ws)
+{
+    return socket_progress(lws_get_socket_fd(ws->wsi));
+}
+
+static void drop_assembly(struct ws *ws)
+{
+    if (!ws->assembly)
+        return;
+    list_remove(&ws->assembly->link);
+    buffer_close(&ws->assembly->bytes);
+    mem_free(ws->assembly);
+    ws->assembly = NULL;
+    session_keeps(ws->session, BUDGET_ASSEMBLY, 0);
+}
+
+static uint64_t still_ms(struct session_transport *transport)
+{
+    struct ws *ws = container_of(transport, struct ws, transport);
+    uint64_t now = clock_monotonic_ms();
+    uint64_t output = list_empty(&ws->full) ? 0 : pulse_still_ms(&ws->pulse, now, progress_of(ws));
+    uint64_t input = ws->assembly ? now - ws->assembly->last_ms : 0;
+
+    return output > input ? output : input;
+}
+
+static void drop(struct session_transport *transport)
+{
+    struct ws *ws = container_of(transport, struct ws, transport);
+
+    drop_assembly(ws);
+    if (!ws->unsent)
+        return;
+    ws->unsent = false;
+    session_keeps(ws->session, BUDGET_UNSENT, 0);
+    /* Within the next turn, and without waiting for what can't be written; "sync" would wait for that. */
+    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
+}
+
 static void close_connection(struct session_transport *transport, int code)
 {
     struct ws *ws = container_of(transport, struct ws, transport);
@@ -91,6 +154,8 @@ static void close_connection(struct session_transport *transport, int code)
     ws->close_code = (uint16_t)code;
     ws_gate_shut(&ws->stream.gate);
     list_remove(&ws->due);
+    list_remove(&ws->full);
+    drop_assembly(ws);
     /* The client's answer to the close frame must be read, whatever stopped reading. */
     lws_rx_flow_control(ws->wsi, 1);
     lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, (int)((timeout + 999) / 1000));
@@ -98,7 +163,7 @@ static void close_connection(struct session_transport *transport, int code)
 }
 
 static const struct session_transport_ops transport_ops = {
-    .want_write = want_write, .set_reading = set_reading, .close = close_connection};
+    .want_write = want_write, .set_reading = set_reading, .close = close_connection, .still_ms = still_ms, .drop = drop};
 
 /* ---- writing ---- */
 
@@ -120,6 +185,41 @@ static void on_drained(struct ws *ws)
     session_drained(ws->session);
 }
 
+static uint64_t next_look_ms(const struct ws_server *server, uint64_t now)
+{
+    uint64_t wait = server->config->stall_timeout / LOOKS;
+
+    return now + (wait < LOOK_MAX_MS ? wait : LOOK_MAX_MS);
+}
+
+static void watch(struct ws *ws, uint64_t now)
+{
+    list_remove(&ws->full);
+    ws->look_ms = next_look_ms(ws->server, now);
+    list_append(&ws->server->full_sockets, &ws->full);
+}
+
+/* The socket is full, and libwebsockets keeps the rest of the last `written` bytes, perhaps all of them. */
+static void fill(struct ws *ws, size_t written)
+{
+    if (written || !ws->unsent)
+        session_keeps(ws->session, BUDGET_UNSENT, written > UNSENT_MIN ? written : UNSENT_MIN);
+    ws->unsent = true;
+    if (ws->close_code || !list_empty(&ws->full))
+        return;
+    uint64_t now = clock_monotonic_ms();
+    pulse_stall(&ws->pulse, now, progress_of(ws));
+    watch(ws, now);
+}
+
+/* All is written, to the socket at least. */
+static void empty(struct ws *ws)
+{
+    ws->unsent = false;
+    list_remove(&ws->full);
+    session_keeps(ws->session, BUDGET_UNSENT, 0);
+}
+
 /* Writes until the outbox is empty or the socket is full. False when the connection is broken. */
 static bool flush(struct ws *ws)
 {
@@ -127,11 +227,13 @@ static bool flush(struct ws *ws)
     unsigned char *scratch = ws->server->scratch;
     const unsigned char *data;
     uint32_t frames;
-    size_t len;
+    size_t len = 0;
 
     while (!lws_partial_buffered(ws->wsi)) {
         len = outbox ? outbox_gather(outbox, scratch, WS_SCRATCH_SIZE, &data, &frames) : 0;
         if (!len) {
+            if (ws->unsent)
+                empty(ws);
             if (ws->close_code)
                 await_writable(ws);
             return true;
@@ -140,11 +242,11 @@ static bool flush(struct ws *ws)
         if (lws_write(ws->wsi, (unsigned char *)(uintptr_t)data, len, LWS_WRITE_HTTP) < 0)
             return false;
         ws->server->options.metrics->bytes_sent += len;
-        ws->progress = true;
         outbox_pop(outbox, frames);
         if (!outbox->count)
             on_drained(ws);
     }
+    fill(ws, len);
     await_writable(ws);
     return true;
 }
@@ -157,6 +259,8 @@ void ws_connections_on_flush(struct loop_task *task)
         struct ws *ws = container_of(link, struct ws, dirty);
         if (!flush(ws))
             lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
+        /* A large message to many readers who don't read would be copied for each of them first. */
+        budget_relieve(server->options.budget);
     }
 }
 
@@ -170,6 +274,7 @@ int ws_connection_writable(struct lws *wsi)
     struct outbox *outbox = session_outbox(ws->session);
     if (ws->close_code && (!outbox || !outbox->count) && !lws_partial_buffered(wsi)) {
         struct slice reason = session_close_reason(ws->session);
+        ws->said_why = true;
         lws_close_reason(wsi, (enum lws_close_status)ws->close_code, (unsigned char *)(uintptr_t)reason.data,
                          reason.len);
         return -1;
@@ -202,56 +307,116 @@ static void cap_due(struct list *list, uint64_t latest)
     }
 }
 
-void ws_connections_reschedule_pings(struct ws_server *server)
+void ws_connections_reschedule(struct ws_server *server)
 {
     uint64_t now = clock_monotonic_ms();
 
     cap_due(&server->quiet, next_ping_ms(server, now));
     cap_due(&server->pinged, now + server->config->ping_timeout);
+    list_for_each (link, &server->full_sockets) {
+        struct ws *ws = container_of(link, struct ws, full);
+        uint64_t latest = next_look_ms(server, now);
+        ws->look_ms = ws->look_ms < latest ? ws->look_ms : latest;
+    }
+    list_for_each (link, &server->assembling) {
+        struct assembly *assembly = container_of(link, struct assembly, link);
+        uint64_t latest = now + server->config->message_timeout;
+        assembly->due_ms = assembly->due_ms < latest ? assembly->due_ms : latest;
+    }
+}
+
+static void await_pong(struct ws *ws, uint64_t now)
+{
+    list_remove(&ws->due);
+    ws->due_ms = now + ws->server->config->ping_timeout;
+    list_append(&ws->server->pinged, &ws->due);
 }
 
 static void send_ping(struct ws *ws, uint64_t now)
 {
     struct outbox *outbox = session_outbox(ws->session);
+    uint64_t nonce;
 
+    do
+        evutil_secure_rng_get_bytes(&nonce, sizeof nonce);
+    while (!nonce);
     /* Nothing can be written before it is online; the storage's deadlines see to it that this doesn't last. */
-    if (!outbox) {
+    struct frame *frame =
+        outbox ? frame_create(FRAME_PING, slice_from((const char *)&nonce, sizeof nonce)) : NULL;
+    if (!frame) {
         schedule_ping(ws, now);
         return;
     }
-    list_remove(&ws->due);
-    ws->due_ms = now + ws->server->config->ping_timeout;
-    list_append(&ws->server->pinged, &ws->due);
-    /* When it doesn't fit, there is unread traffic enough to tell whether the client lives. */
-    if (outbox_push(outbox, ws->server->ping_frame, ws->server->config->outbox_limit))
+    pulse_ping(&ws->pulse, nonce, progress_of(ws));
+    await_pong(ws, now);
+    /* When there is no room for it, the socket is full, and that is looked after as well. */
+    if (outbox_push(outbox, frame, ws->server->config->outbox_limit))
         want_write(&ws->transport);
+    frame_unref(frame);
 }
 
-/* Its pong may wait to be read: it isn't read because of what it asked for, and takes what there is for it. */
-static bool is_kept_waiting(struct ws *ws)
+/* The ping's time is over. */
+static void judge(struct ws *ws, uint64_t now)
 {
-    const struct outbox *outbox = session_outbox(ws->session);
+    struct socket_progress progress = progress_of(ws);
+    bool stuck = list_empty(&ws->full) && socket_unacked(lws_get_socket_fd(ws->wsi)) > 0;
 
-    return session_is_busy(ws->session) && (ws->progress || !outbox || !outbox->count);
+    switch (pulse_judge(&ws->pulse, progress, session_is_busy(ws->session) || !list_empty(&ws->full))) {
+    case PULSE_ALIVE:
+        schedule_ping(ws, now);
+        /* It talks, but takes nothing of the little that waits for it: that all of it is in the kernel makes no difference. */
+        if (stuck) {
+            pulse_stall(&ws->pulse, now, progress);
+            watch(ws, now);
+        }
+        break;
+    case PULSE_WAIT:
+        await_pong(ws, now);
+        break;
+    case PULSE_DEAD:
+        ws->server->options.metrics->sessions_silent++;
+        session_end(ws->session, CLOSE_PING_TIMEOUT);
+        break;
+    }
+}
+
+/* Whoever takes something goes on, for as long as it likes. */
+static void look(struct ws *ws, uint64_t now)
+{
+    bool in_kernel = !ws->unsent && socket_unacked(lws_get_socket_fd(ws->wsi)) == 0;
+
+    if (in_kernel)
+        list_remove(&ws->full);
+    else if (pulse_still_ms(&ws->pulse, now, progress_of(ws)) >= ws->server->config->stall_timeout)
+        session_cut(ws->session, CUT_STALL);
+    else
+        watch(ws, now);
 }
 
 void ws_connections_tick(struct ws_server *server)
 {
     uint64_t now = clock_monotonic_ms();
 
+    server->now_ms = now;
+    while (!list_empty(&server->full_sockets)) {
+        struct ws *ws = container_of(server->full_sockets.next, struct ws, full);
+        if (ws->look_ms > now)
+            break;
+        look(ws, now);
+    }
+    while (!list_empty(&server->assembling)) {
+        struct assembly *assembly = container_of(server->assembling.next, struct assembly, link);
+        if (assembly->due_ms > now)
+            break;
+        struct ws *ws = assembly->ws;
+        session_cut(ws->session, CUT_UNFINISHED);
+        drop_assembly(ws);
+    }
     while (!list_empty(&server->pinged)) {
         struct ws *ws = container_of(server->pinged.next, struct ws, due);
         if (ws->due_ms > now)
             break;
-        if (is_kept_waiting(ws)) {
-            ws->progress = false;
-            list_remove(&ws->due);
-            ws->due_ms = now + server->config->ping_timeout;
-            list_append(&server->pinged, &ws->due);
-            continue;
-        }
-        server->options.metrics->sessions_silent++;
-        session_end(ws->session, CLOSE_PING_TIMEOUT);
+        judge(ws, now);
     }
     while (!list_empty(&server->quiet)) {
         struct ws *ws = container_of(server->quiet.next, struct ws, due);
@@ -259,13 +424,14 @@ void ws_connections_tick(struct ws_server *server)
             break;
         send_ping(ws, now);
     }
+    budget_relieve(server->options.budget);
 }
 
-void ws_connection_pong(struct lws *wsi)
+void ws_connection_pong(struct lws *wsi, const void *payload, size_t len)
 {
     struct ws *ws = ws_of(wsi);
 
-    if (ws && !ws->close_code)
+    if (ws && !ws->close_code && pulse_pong(&ws->pulse, payload, len))
         schedule_ping(ws, clock_monotonic_ms());
 }
 
@@ -290,26 +456,19 @@ static void on_ping(void *data, struct slice payload)
 
 /* ---- reading ---- */
 
-static void drop_partial(struct ws *ws)
-{
-    if (!ws->partial)
-        return;
-    buffer_close(ws->partial);
-    mem_free(ws->partial);
-    ws->partial = NULL;
-}
-
 /* Ends the session for what the client sent; the rest of it is read and thrown away. */
 static void refuse(struct ws *ws, int code, const char *reason)
 {
     struct slice name = session_name(ws->session);
     struct slice conn = session_conn(ws->session);
+    uint64_t left_out;
 
-    log_warn("message refused", log_bytes("session", name.data, name.len),
-             log_bytes("conn", conn.data, conn.len), log_str("reason", error_name(code)),
-             log_str("detail", reason));
+    if (session_may_log(ws->session, &left_out))
+        log_warn("message refused", log_bytes("session", name.data, name.len),
+                 log_bytes("conn", conn.data, conn.len), log_str("reason", error_name(code)),
+                 log_str("detail", reason), log_int("left_out", (int64_t)left_out));
     ws->skipping = true;
-    drop_partial(ws);
+    drop_assembly(ws);
     session_end(ws->session, code);
 }
 
@@ -357,15 +516,34 @@ enum lws_loop_input ws_connection_input_of(struct lws *wsi)
     return ws_stream_input_waits(&ws->stream) ? LWS_LOOP_MEMORY : LWS_LOOP_SOCKET;
 }
 
-static bool append_partial(struct ws *ws, const void *data, size_t len)
+static bool begin_assembly(struct ws *ws)
 {
-    if (!ws->partial) {
-        ws->partial = mem_alloc(sizeof *ws->partial);
-        if (!ws->partial)
-            return false;
-        buffer_init(ws->partial, 0);
-    }
-    return buffer_append(ws->partial, data, len);
+    struct ws_server *server = ws->server;
+
+    ws->assembly = mem_alloc(sizeof *ws->assembly);
+    if (!ws->assembly)
+        return false;
+    ws->assembly->ws = ws;
+    buffer_init(&ws->assembly->bytes, 0);
+    ws->assembly->due_ms = server->now_ms + server->config->message_timeout;
+    list_append(&server->assembling, &ws->assembly->link);
+    return true;
+}
+
+static bool append(struct ws *ws, const void *data, size_t len)
+{
+    struct buffer *bytes = ws->assembly ? &ws->assembly->bytes : NULL;
+    size_t before = bytes ? bytes->capacity : 0;
+
+    if (!bytes && !begin_assembly(ws))
+        return false;
+    bytes = &ws->assembly->bytes;
+    ws->assembly->last_ms = ws->server->now_ms;
+    if (!buffer_append(bytes, data, len))
+        return false;
+    if (!before || bytes->capacity != before)
+        session_keeps(ws->session, BUDGET_ASSEMBLY, sizeof *ws->assembly + bytes->capacity + BUDGET_OVERHEAD);
+    return true;
 }
 
 static void receive_message(struct ws *ws, const void *data, size_t len)
@@ -380,6 +558,17 @@ static void receive_message(struct ws *ws, const void *data, size_t len)
     session_receive(ws->session, binary ? CONTENT_BINARY : CONTENT_TEXT, slice_from(data, len));
 }
 
+/* The message is the session's to end, and with the session goes what was put together. */
+static void receive_assembled(struct ws *ws)
+{
+    struct buffer bytes = ws->assembly->bytes;
+
+    buffer_init(&ws->assembly->bytes, 0);
+    drop_assembly(ws);
+    receive_message(ws, bytes.data, bytes.len);
+    buffer_close(&bytes);
+}
+
 int ws_connection_receive(struct lws *wsi, const void *data, size_t len)
 {
     struct ws *ws = ws_of(wsi);
@@ -388,16 +577,16 @@ int ws_connection_receive(struct lws *wsi, const void *data, size_t len)
     /* After a close frame, ours or theirs, nothing counts any more. */
     if (!ws || ws->close_code || ws->peer_code || ws->skipping)
         return 0;
+    ws->pulse.heard = true;
     if (!last || lws_remaining_packet_payload(wsi))
         lws_loop_expect_more(wsi);
     /* How large a message may become was checked by the gate. */
-    if (last && !ws->partial) {
+    if (last && !ws->assembly) {
         receive_message(ws, data, len);
-    } else if (!append_partial(ws, data, len)) {
+    } else if (!append(ws, data, len)) {
         refuse(ws, CLOSE_INTERNAL, "memory is short");
     } else if (last) {
-        receive_message(ws, ws->partial->data, ws->partial->len);
-        drop_partial(ws);
+        receive_assembled(ws);
     }
     return 0;
 }
@@ -459,6 +648,8 @@ static struct ws *ws_create(struct ws_server *server, const struct ws_verdict *v
     ws->server = server;
     list_init(&ws->dirty);
     list_init(&ws->due);
+    list_init(&ws->full);
+    socket_bound(fd, server->config->send_buffer, server->config->receive_buffer);
     return ws;
 }
 
@@ -539,6 +730,19 @@ int ws_connection_established(struct ws_server *server, struct lws *wsi)
     return 0;
 }
 
+/* The socket is about to be closed. */
+static void let_kernel_forget(struct ws *ws)
+{
+    int fd = lws_get_socket_fd(ws->wsi);
+
+    if (!socket_unacked(fd))
+        return;
+    if (ws->close_code && !ws->said_why && !ws->peer_code)
+        socket_reset_on_close(fd);
+    else
+        socket_give_up_after(fd, ws->server->config->close_timeout);
+}
+
 void ws_connection_closed(struct lws *wsi)
 {
     struct ws *ws = ws_of(wsi);
@@ -547,7 +751,11 @@ void ws_connection_closed(struct lws *wsi)
         return;
     list_remove(&ws->dirty);
     list_remove(&ws->due);
-    drop_partial(ws);
+    drop_assembly(ws);
+    if (ws->unsent)
+        empty(ws);
+    list_remove(&ws->full);
+    let_kernel_forget(ws);
     session_detach(ws->session, ws->peer_code);
     ws->session = NULL;
     ws_stream_close(&ws->stream);

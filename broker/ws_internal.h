@@ -53,8 +53,10 @@ struct ws_server {
     struct loop_task flush_task;
     struct list quiet;  /* connections by when their next ping is due */
     struct list pinged; /* connections by when their pong is overdue */
+    struct list full_sockets; /* connections whose sockets are full, by when they are looked at */
+    struct list assembling;   /* messages that are not complete, by when they must be */
+    uint64_t now_ms;          /* monotonic, as of the last tick: within a second */
     struct event *ping_timer;
-    struct frame *ping_frame;
     bool full;     /* the last newcomer met max_connections: said once an episode */
     bool crowded;  /* the last newcomer met handshakes_limit: the same */
     bool stopped;
@@ -113,18 +115,18 @@ int ws_connection_confirm(struct ws_server *server, struct lws *wsi);
 int ws_connection_established(struct ws_server *server, struct lws *wsi);
 int ws_connection_receive(struct lws *wsi, const void *data, size_t len);
 int ws_connection_writable(struct lws *wsi);
-void ws_connection_pong(struct lws *wsi);
+void ws_connection_pong(struct lws *wsi, const void *payload, size_t len);
 int ws_connection_peer_close(struct lws *wsi, const unsigned char *payload, size_t len);
 void ws_connection_closed(struct lws *wsi);
 void ws_connection_gone(struct lws *wsi);
 
 enum lws_loop_input ws_connection_input_of(struct lws *wsi);
 
-/* Pings whom it is due, and closes whose pong is overdue. */
+/* Pings whom it is due, and ends who gave no sign of life, took nothing, or didn't finish a message in time. */
 void ws_connections_tick(struct ws_server *server);
 
-/* The configuration has changed: no ping and no pong is due later than it says now. */
-void ws_connections_reschedule_pings(struct ws_server *server);
+/* The configuration has changed: nothing is due later than it says now. */
+void ws_connections_reschedule(struct ws_server *server);
 
 void ws_connections_on_flush(struct loop_task *task);
 

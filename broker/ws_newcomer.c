@@ -49,6 +49,7 @@ struct newcomer {
     uint64_t deadline_ms; /* monotonic; of the head, then of the answer */
     struct buffer head;   /* what came, when it came in pieces */
     size_t seen;          /* how much of it http_head_find_end() has looked at */
+    size_t charged;       /* to the budget */
     struct buffer answer;
     const struct web_asset *body; /* sent behind `answer`; NULL: none */
     size_t sent;                  /* of both */
@@ -61,9 +62,19 @@ static void on_event(evutil_socket_t fd, short what, void *data);
 
 /* ---- life ---- */
 
+static void charge(struct newcomer *newcomer, size_t bytes)
+{
+    struct budget *budget = newcomer->server->options.budget;
+
+    budget_release(budget, BUDGET_HANDSHAKE, newcomer->charged);
+    budget_charge(budget, BUDGET_HANDSHAKE, bytes);
+    newcomer->charged = bytes;
+}
+
 /* Leaves the descriptor, and TLS, to whoever has taken them. */
 static void newcomer_free(struct newcomer *newcomer)
 {
+    charge(newcomer, 0);
     event_del(&newcomer->event);
     list_remove(&newcomer->link);
     newcomer->server->newcomer_count--;
@@ -345,6 +356,7 @@ static bool take(struct newcomer *newcomer, const void *data, size_t len)
         refuse(newcomer, 503, "out of memory, try again later");
         return false;
     }
+    charge(newcomer, sizeof *newcomer + BUDGET_OVERHEAD + newcomer->head.capacity);
     return true;
 }
 
@@ -527,6 +539,7 @@ static struct newcomer *create(struct ws_server *server, int fd, SSL *tls)
     newcomer->waiting_for = EV_READ;
     list_init(&newcomer->link);
     server->newcomer_count++;
+    charge(newcomer, sizeof *newcomer + BUDGET_OVERHEAD);
     return newcomer;
 }
 

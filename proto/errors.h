@@ -36,6 +36,7 @@
     X(CLOSE_UNAVAILABLE, 4000, "unavailable", true, "the storage is out of reach")                           \
     X(CLOSE_PING_TIMEOUT, 4001, "ping_timeout", true, "a ping was not answered in time")                     \
     X(CLOSE_SLOW_READER, 4008, "slow_reader", true, "messages were not read fast enough")                    \
+    X(CLOSE_SLOW_SENDER, 4009, "slow_sender", true, "a message was not finished in time")                    \
     X(CLOSE_BAD_FRAME, 4500, "bad_frame", false, "the frame can not be understood")                          \
     X(CLOSE_REPLACED, 4501, "replaced", false, "a newer connection holds this name")                         \
     X(CLOSE_KICKED, 4502, "kicked", false, "disconnected by an operator")

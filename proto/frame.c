@@ -38,6 +38,7 @@ struct frame *frame_create(enum frame_opcode opcode, struct slice payload)
     if (!frame)
         return NULL;
     frame->refs = 1;
+    frame->queued = 0;
     frame->len = header_len + payload.len;
     memcpy(frame->bytes, header, header_len);
     if (payload.len)

@@ -12,6 +12,7 @@ enum { FRAME_HEADER_MAX = 10 };
 
 struct frame {
     unsigned refs;
+    unsigned queued; /* how many outboxes it waits in: its memory is charged once, by the first of them */
     size_t len;
     unsigned char bytes[]; /* header and payload; unmasked, as a server sends it */
 };

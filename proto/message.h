@@ -61,6 +61,7 @@ struct message_fields {
 
 struct message {
     unsigned refs;
+    unsigned held; /* how many hold it back for later: its memory is charged once, by the first of them */
     struct message_fields fields;     /* slices point into `bytes` */
     struct frame *frames[FACE_COUNT]; /* owned; NULL until a receiver of that face needs one */
     size_t len;

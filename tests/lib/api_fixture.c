@@ -36,6 +36,7 @@ void api_fixture_create(void)
                                         .requests = api_requests,
                                         .reads = &fixture.reads,
                                         .metrics = &fixture.metrics,
+                                        .budget = &fixture.budget,
                                         .instance = "a1",
                                         .started_at_ms = fixture.now_us / 1000,
                                         .max_connections = 1234,

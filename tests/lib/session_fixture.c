@@ -146,6 +146,8 @@ void session_fixture_open(struct session_fixture *fixture, const struct sessions
     fixture->requests = requests_create(&requests);
     or_abort(fixture->requests);
     chosen.requests = fixture->requests;
+    budget_init(&fixture->budget, fixture->loop, SIZE_MAX);
+    chosen.budget = &fixture->budget;
     chosen.instance = "a1";
     chosen.loop = fixture->loop;
     chosen.storage = fixture->storage;
@@ -179,6 +181,7 @@ void session_fixture_close(struct session_fixture *fixture)
     sessions_destroy(fixture->sessions);
     requests_destroy(fixture->requests);
     router_destroy(fixture->router);
+    budget_close(&fixture->budget);
     loop_destroy(fixture->loop);
     config_unref(fixture->config);
     for (struct list *link; (link = list_pop(&fixture->clients));) {
@@ -311,6 +314,16 @@ static void on_close(struct session_transport *transport, int code)
     client->wanted = true;
 }
 
+static uint64_t still_ms(struct session_transport *transport)
+{
+    return container_of(transport, struct client, transport)->still_ms;
+}
+
+static void on_drop(struct session_transport *transport)
+{
+    container_of(transport, struct client, transport)->drops++;
+}
+
 bool client_match(const struct session_fixture *fixture, const char *path, struct route_match *match,
                   struct session_params *params)
 {
@@ -327,7 +340,7 @@ bool client_match(const struct session_fixture *fixture, const char *path, struc
 struct client *client_open_with(struct session_fixture *fixture, const struct session_params *params)
 {
     static const struct session_transport_ops ops = {
-        .want_write = want_write, .set_reading = set_reading, .close = on_close};
+        .want_write = want_write, .set_reading = set_reading, .close = on_close, .still_ms = still_ms, .drop = on_drop};
     struct client *client = calloc(1, sizeof *client);
 
     or_abort(client);

@@ -3,6 +3,7 @@
 #ifndef TESTS_LIB_SESSION_FIXTURE_H
 #define TESTS_LIB_SESSION_FIXTURE_H
 
+#include "broker/budget.h"
 #include "broker/metrics.h"
 #include "broker/reads.h"
 #include "broker/route.h"
@@ -25,6 +26,7 @@ struct session_fixture {
     struct reads reads;
     struct sessions *sessions;
     struct metrics metrics;
+    struct budget budget; /* no limit, unless a test sets one */
     struct list clients;
     uint64_t now_us; /* the fake clock */
     unsigned idle;   /* how often on_idle was called */
@@ -40,6 +42,8 @@ struct client {
     bool reading;            /* the broker reads from it */
     bool wanted;             /* the broker asked to write */
     bool stalled;            /* it doesn't read: nothing is taken from its outbox */
+    uint64_t still_ms;       /* what the transport answers to still_ms() */
+    unsigned drops;          /* how often the broker gave up what waited for it */
     bool lingering;          /* it doesn't finish a close by itself */
     unsigned closes;         /* how often the broker closed it */
     unsigned pauses;         /* how often it was no longer read */

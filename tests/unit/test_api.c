@@ -220,6 +220,8 @@ static void metrics_are_prometheus_text(void **state)
             assert_false(slice_equal(names[i], names[j]));
         if (slice_is(names[i], "switchboard_messages_received_total"))
             assert_true(value == 12345678901.0);
+        else if (slice_is(names[i], "switchboard_memory_budget_bytes"))
+            assert_true(value == (double)fixture.budget.limit);
         else if (slice_is(names[i], "switchboard_max_connections"))
             assert_true(value == 1234);
         else if (slice_is(names[i], "switchboard_storage_up"))

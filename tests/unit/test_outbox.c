@@ -1,4 +1,5 @@
 /* The outbox: order, limits, the ring's growth, and what one send gathers. */
+#include "broker/budget.h"
 #include "broker/outbox.h"
 #include "proto/frame.h"
 #include "tests/lib/alloc_fixture.h"
@@ -13,12 +14,14 @@
 enum { ANY = 1 << 30, HEADER = 2, SCRATCH = 64 };
 
 static struct outbox outbox;
+static struct budget budget;
 
 static int open_outbox(void **state)
 {
     (void)state;
     alloc_fixture_install();
-    outbox_init(&outbox);
+    budget = (struct budget){0};
+    outbox_init(&outbox, &budget);
     return 0;
 }
 
@@ -26,6 +29,9 @@ static int close_outbox(void **state)
 {
     (void)state;
     outbox_close(&outbox);
+    /* Whatever was done, nothing is charged that isn't there. */
+    if (budget.bytes[BUDGET_OUTBOX])
+        return -1;
     return alloc_fixture_remove() == 0 ? 0 : -1;
 }
 

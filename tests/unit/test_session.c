@@ -255,6 +255,7 @@ static void conns_are_unique(void **state)
                                        .storage = fixture.storage,
                                        .router = fixture.router,
                                        .metrics = &fixture.metrics,
+                                       .budget = &fixture.budget,
                                        .outbox_limit = 100};
     struct sessions *others = sessions_create(&options), *own = fixture.sessions;
     fixture.sessions = others;
