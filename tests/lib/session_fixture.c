@@ -321,7 +321,11 @@ static uint64_t still_ms(struct session_transport *transport)
 
 static void on_drop(struct session_transport *transport)
 {
-    container_of(transport, struct client, transport)->drops++;
+    struct client *client = container_of(transport, struct client, transport);
+
+    client->drops++;
+    session_keeps(client->session, BUDGET_UNSENT, 0);
+    session_keeps(client->session, BUDGET_ASSEMBLY, 0);
 }
 
 bool client_match(const struct session_fixture *fixture, const char *path, struct route_match *match,
