@@ -40,6 +40,7 @@ static void start(void)
         .sessions = fixture.sessions,
         .storage = fixture.storage,
         .metrics = &fixture.metrics,
+        .budget = &fixture.budget,
         .max_connections = 100,
         .max_handshakes = 100,
     };
