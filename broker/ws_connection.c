@@ -259,8 +259,8 @@ void ws_connections_on_flush(struct loop_task *task)
         struct ws *ws = container_of(link, struct ws, dirty);
         if (!flush(ws))
             lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
-        /* A large message to many readers who don't read would be copied for each of them first. */
-        budget_relieve(server->options.budget);
+        else if (ws->unsent) /* at once: a large message to many who don't read would be copied for all of them first */
+            budget_relieve(server->options.budget);
     }
 }
 
