@@ -12,7 +12,7 @@
 
 /* A line is built on the stack and written with one write(2): lines of several processes that share a pipe do
  * not mix, and nothing is lost in a buffer when the process dies. What does not fit is cut, never split. */
-enum { LINE_SIZE = STDERR_LINE_MAX, LINE_RESERVE = 8 };
+enum { LINE_SIZE = STDERR_LINE_MAX, LINE_RESERVE = 8, PAUSE_MS = 60000 };
 
 struct line {
     char text[LINE_SIZE];
@@ -223,6 +223,19 @@ static void count_dropped(void)
 {
     dropped++;
     unsaid++;
+}
+
+bool log_pause_is_over(struct log_pause *pause, uint64_t *left_out)
+{
+    uint64_t now = clock_monotonic_ms();
+
+    *left_out = pause->left_out;
+    if (now < pause->until_ms) {
+        pause->left_out++;
+        return false;
+    }
+    *pause = (struct log_pause){.until_ms = now + PAUSE_MS};
+    return true;
 }
 
 void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count)

@@ -46,6 +46,16 @@ void log_set_sink(void (*sink)(const char *line, size_t len)); /* for tests; NUL
 bool log_level_parse(const char *name, enum log_level *level);
 const char *log_level_name(enum log_level level);
 
+/* For lines that somebody else can bring about as often as he likes: one a minute, and how many were left out before it.
+ * Zeroed at first. */
+struct log_pause {
+    uint64_t until_ms; /* monotonic */
+    uint64_t left_out;
+};
+
+/* Whether the line may be written now; then `*left_out` of its kind were not since the last. */
+bool log_pause_is_over(struct log_pause *pause, uint64_t *left_out);
+
 void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count);
 
 uint64_t log_dropped(void); /* lines, by this process */

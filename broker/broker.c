@@ -53,6 +53,8 @@ struct broker {
     char instance[80], host[HOST_MAX];
     uint64_t started_at_ms; /* wall time */
 
+    struct log_pause strays; /* lines about what is no message on this instance's channel */
+
     bool draining, leaving;
     struct event *drain_timer;
     uint64_t drain_ends_ms, drain_gives_up_ms; /* monotonic */
@@ -66,10 +68,13 @@ static void on_instance_message(struct broker *broker, struct slice bytes)
 {
     struct message_fields fields;
     const char *wrong = envelope_decode(bytes, &fields);
+    uint64_t left_out;
 
     if (wrong) {
         broker->metrics.bus_invalid++;
-        log_warn("bus message dropped", log_str("channel", "instance"), log_str("reason", wrong));
+        if (log_pause_is_over(&broker->strays, &left_out))
+            log_warn("bus message dropped", log_str("channel", "instance"), log_str("reason", wrong),
+                     log_int("left_out", (int64_t)left_out));
         return;
     }
     switch (fields.kind) {

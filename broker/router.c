@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "broker/metrics.h"
+#include "broker/offenders.h"
 #include "proto/address.h"
 #include "proto/envelope.h"
 #include "proto/errors.h"
@@ -34,6 +35,7 @@ struct router {
     struct map channels, patterns;
     struct buffer envelope; /* scratch for publishing */
     size_t max_message, max_patterns;
+    struct offenders offenders; /* channels on which something came that is no message */
 };
 
 static void channel_free(struct router_channel *channel)
@@ -281,14 +283,16 @@ static void deliver(struct router *router, struct router_channel *const *channel
 {
     struct message_fields fields;
     char to[ADDRESS_MAX + 1];
+    uint64_t left_out;
 
     const char *wrong = envelope_decode(bytes, &fields);
     if (!wrong && fields.payload.len > router->max_message)
         wrong = "the payload is larger than max_message";
     if (wrong) {
         router->metrics->bus_invalid++;
-        log_warn("bus message dropped", log_bytes("channel", name.data, name.len), log_str("reason", wrong),
-                 log_int("bytes", (int64_t)bytes.len));
+        if (offenders_may_log(&router->offenders, name, slice_text(wrong), clock_monotonic_ms(), &left_out))
+            log_warn("bus message dropped", log_bytes("channel", name.data, name.len), log_str("reason", wrong),
+                     log_int("bytes", (int64_t)bytes.len), log_int("left_out", (int64_t)left_out));
         return;
     }
     if (!fields.to.len)

@@ -189,8 +189,12 @@ void session_drained(struct session *session)
 
 void session_refuse_frame(struct session *session, const char *why)
 {
-    log_warn("frame refused", log_slice("session", session_name(session)),
-             log_slice("conn", session_conn(session)), log_str("reason", why));
+    uint64_t left_out;
+
+    if (session_may_log(session, &left_out))
+        log_warn("frame refused", log_slice("session", session_name(session)),
+                 log_slice("conn", session_conn(session)), log_str("reason", why),
+                 log_int("left_out", (int64_t)left_out));
     session_set_close_reason(session, why);
     session_end(session, CLOSE_BAD_FRAME);
 }

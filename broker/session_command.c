@@ -435,16 +435,18 @@ void session_order(struct session *session, const struct message *message)
     const char *action = json_string_value(json_object_get(order, "do"));
     const json_t *code = json_object_get(order, "code");
     const char *reason = json_string_value(json_object_get(order, "reason"));
+    uint64_t left_out;
     json_int_t wanted = json_is_integer(code) ? json_integer_value(code) : CLOSE_KICKED;
 
     if (action && strcmp(action, "kick") == 0 &&
         (wanted == CLOSE_NORMAL || (wanted >= 3000 && wanted <= 4999))) {
         session_set_close_reason(session, reason);
         session_end(session, (int)wanted);
-    } else {
+    } else if (session_may_log(session, &left_out)) {
         log_warn(
             "order ignored", log_slice("session", session_name(session)),
-            log_str("reason", action ? "unknown, or with a close code that is not allowed" : "malformed"));
+            log_str("reason", action ? "unknown, or with a close code that is not allowed" : "malformed"),
+            log_int("left_out", (int64_t)left_out));
     }
     json_decref(order);
 }

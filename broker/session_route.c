@@ -77,12 +77,14 @@ static void publish(struct session *session, enum message_content content, struc
     struct sessions *sessions = session->sessions;
     char from[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
     struct address target;
+    uint64_t left_out;
 
     buffer_clear(&sessions->address);
     if (!route_target(session->params, &sessions->address) ||
         address_parse(slice_from(sessions->address.data, sessions->address.len), &target)) {
-        log_warn("route has no valid target here", log_slice("session", session_name(session)),
-                 log_str("route", session->params->route->pattern));
+        if (session_may_log(session, &left_out))
+            log_warn("route has no valid target here", log_slice("session", session_name(session)),
+                     log_str("route", session->params->route->pattern), log_int("left_out", (int64_t)left_out));
         return;
     }
     struct session_op *op = session_op_create(session);

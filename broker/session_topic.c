@@ -105,12 +105,15 @@ static void on_joined(struct storage_request *request, int error, const struct s
     struct subscription *subscription = container_of(request, struct subscription, join);
     struct session *session = subscription->feed.session;
 
+    uint64_t left_out;
+
     (void)result;
     subscription->joining = false;
     session_inflight_end(session, SCRIPT_COST, 0);
-    if (error)
+    if (error && session_may_log(session, &left_out))
         log_warn("presence not joined", log_slice("session", session_name(session)),
-                 log_slice("topic", topic_of(subscription)), log_str("reason", error_name(error)));
+                 log_slice("topic", topic_of(subscription)), log_str("reason", error_name(error)),
+                 log_int("left_out", (int64_t)left_out));
     subscription_maybe_free(subscription);
     session->ops--;
     session_maybe_free(session);

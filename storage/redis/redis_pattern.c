@@ -706,6 +706,7 @@ void redis_pattern_on_message(struct redis_storage *storage, struct slice channe
 {
     static const char head[] = "pattern:{";
     struct slice first, topic;
+    uint64_t left_out;
 
     if (slice_is(channel, "patterns")) {
         redis_interest_on_change(storage, bytes);
@@ -716,7 +717,8 @@ void redis_pattern_on_message(struct redis_storage *storage, struct slice channe
     first = slice_from(channel.data + sizeof head - 1, channel.len - sizeof head);
     if (bytes.len && take_topic(first, &bytes, &topic))
         deliver(storage, slice_is(first, "*"), topic, bytes);
-    else
+    else if (log_pause_is_over(&storage->strays, &left_out))
         log_warn("bus message dropped", log_bytes("channel", channel.data, channel.len),
-                 log_str("reason", "it doesn't begin with a topic of this channel and a space"));
+                 log_str("reason", "it doesn't begin with a topic of this channel and a space"),
+                 log_int("left_out", (int64_t)left_out));
 }

@@ -8,6 +8,7 @@
 #ifndef STORAGE_REDIS_PRIVATE_H
 #define STORAGE_REDIS_PRIVATE_H
 
+#include "base/log.h"
 #include "base/map.h"
 #include "proto/address.h"
 #include "proto/topic_trie.h"
@@ -136,6 +137,7 @@ struct redis_storage {
     struct storage_instance instance; /* texts are owned */
     char *prefix;
     size_t prefix_len;
+    struct log_pause strays; /* lines about what is no message on an interest channel */
     uint32_t timeout_ms;
     char own_channel[CHANNEL_MAX]; /* instance:{ID} */
     size_t own_channel_len;
