@@ -186,6 +186,9 @@ static void lose_the_reader(void)
     signal(SIGPIPE, SIG_IGN);
     write_lines(1);
     close(outside);
+    /* Once the parent has let go of it, too. */
+    struct pollfd gone = {.fd = STDERR_FILENO};
+    CHECK(poll(&gone, 1, GONE_MS) == 1);
     write_lines(LINES);
     CHECK(log_dropped() == LINES);
     CHECK(calls == 0); /* there is nothing to wait for */
