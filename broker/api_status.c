@@ -113,7 +113,7 @@ static void write_stats(const struct api *api, int error, int64_t online, struct
     const struct api_options *options = &api->options;
     char started[CLOCK_ISO8601_SIZE];
 
-    writer_map(writer, 13);
+    writer_map(writer, 14);
     writer_pair_str(writer, "instance", slice_text(options->instance));
     writer_pair_str(writer, "version", slice_text(SWITCHBOARD_VERSION));
     writer_pair_str(writer, "started_at", slice_text(clock_iso8601(options->started_at_ms, started)));
