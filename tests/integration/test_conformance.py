@@ -17,6 +17,14 @@ def answers(client, count):
     return [one.payload for one in found if one.opcode != PONG], [one.payload for one in found if one.opcode == PONG]
 
 
+def say(client, data, piece=None):
+    """Sends what fails the connection; how much of it can still be sent is not said."""
+    try:
+        client.send_bytes(data, piece)
+    except OSError:
+        pass
+
+
 def fails(client, before=()):
     """It is closed with 1002; what was sent back before is the beginning of `before`."""
     found, code = client.until_close(timeout=5)
@@ -81,10 +89,7 @@ def test_2_pings_are_answered_with_what_they_bear(echo, payload, piece):
 def test_2_control_frames_have_125_bytes_at_most(echo, length, opcode, piece):
     """The close frame is there to be read, though the client was still sending."""
     client = echo()
-    try:
-        client.send_bytes(frame(b"\x03\xe8" + b"x" * (length - 2), opcode), piece if length < 1000 else None)
-    except OSError:
-        pass
+    say(client, frame(b"\x03\xe8" + b"x" * (length - 2), opcode), piece if length < 1000 else None)
     fails(client)
 
 
@@ -133,14 +138,14 @@ def test_2_ten_pings_between_messages(echo):
 def test_3_reserved_bits_are_zero(echo, rsv, opcode, piece):
     payload = close_payload(1000) if opcode == CLOSE else b"Hello"
     client = echo()
-    client.send_bytes(frame("first") + frame(payload, opcode, rsv=rsv) + frame(b"", PING), piece)
+    say(client, frame("first") + frame(payload, opcode, rsv=rsv) + frame(b"", PING), piece)
     assert all(one.opcode != PONG for one in fails(client, [b"first"]))
 
 
 @pytest.mark.parametrize("rsv", [1, 2, 4])
 def test_3_reserved_bits_are_zero_in_a_continuation(echo, rsv):
     client = echo()
-    client.send_bytes(frame("a", fin=False) + frame("b", CONTINUATION, rsv=rsv))
+    say(client, frame("a", fin=False) + frame("b", CONTINUATION, rsv=rsv))
     fails(client)
 
 
@@ -152,14 +157,14 @@ def test_3_reserved_bits_are_zero_in_a_continuation(echo, rsv):
 @pytest.mark.parametrize("opcode", [3, 4, 5, 6, 7, 11, 12, 13, 14, 15])
 def test_4_reserved_opcodes_fail(echo, opcode, payload, piece):
     client = echo()
-    client.send_bytes(frame("first") + frame(payload, opcode) + frame(b"", PING), piece)
+    say(client, frame("first") + frame(payload, opcode) + frame(b"", PING), piece)
     assert all(one.opcode != PONG for one in fails(client, [b"first"]))
 
 
 @pytest.mark.parametrize("opcode", [3, 11])
 def test_4_reserved_opcodes_fail_within_a_message(echo, opcode):
     client = echo()
-    client.send_bytes(frame("a", fin=False) + frame("", opcode) + frame("b", CONTINUATION))
+    say(client, frame("a", fin=False) + frame("", opcode) + frame("b", CONTINUATION))
     fails(client)
 
 
@@ -171,7 +176,7 @@ def test_4_reserved_opcodes_fail_within_a_message(echo, opcode):
 def test_5_control_frames_are_not_fragmented(echo, opcode, piece):
     first, second = (close_payload(1000), b"x") if opcode == CLOSE else (b"fragment1", b"fragment2")
     client = echo()
-    client.send_bytes(frame(first, opcode, fin=False) + frame(second, CONTINUATION), piece)
+    say(client, frame(first, opcode, fin=False) + frame(second, CONTINUATION), piece)
     fails(client)
 
 
@@ -210,7 +215,7 @@ def test_5_pings_between_fragments_are_answered_at_once(echo):
 @pytest.mark.parametrize("payload", ["", "non-continuation payload"])
 def test_5_a_continuation_of_nothing_fails(echo, payload, fin, piece):
     client = echo()
-    client.send_bytes(frame(payload, CONTINUATION, fin=fin) + frame("Hello, world!"), piece)
+    say(client, frame(payload, CONTINUATION, fin=fin) + frame("Hello, world!"), piece)
     fails(client)
 
 
@@ -218,7 +223,7 @@ def test_5_a_continuation_of_nothing_fails(echo, payload, fin, piece):
 @pytest.mark.parametrize("fin", [True, False])
 def test_5_a_continuation_after_the_end_of_a_message_fails(echo, fin, piece):
     client = echo()
-    client.send_bytes(frame("one", fin=False) + frame("two", CONTINUATION) + frame("three", CONTINUATION, fin=fin)
+    say(client, frame("one", fin=False) + frame("two", CONTINUATION) + frame("three", CONTINUATION, fin=fin)
                       + frame("four", CONTINUATION), piece)
     fails(client, [b"onetwo"])
 
@@ -228,7 +233,7 @@ def test_5_a_continuation_after_the_end_of_a_message_fails(echo, fin, piece):
 @pytest.mark.parametrize("fin", [True, False])
 def test_5_a_message_within_a_message_fails(echo, opcode, fin, piece):
     client = echo()
-    client.send_bytes(frame("fragment1", fin=False) + frame("fragment2", opcode, fin=fin), piece)
+    say(client, frame("fragment1", fin=False) + frame("fragment2", opcode, fin=fin), piece)
     fails(client)
 
 
@@ -258,17 +263,14 @@ def test_a_frame_without_a_mask_fails(echo, payload, opcode, piece):
     for before in ((), ("first",), ("first", "second")):
         client = echo()
         data = b"".join(map(frame, before)) + frame(payload, opcode, mask=False) + frame("after")
-        try:
-            client.send_bytes(data, piece)
-        except OSError:
-            pass
+        say(client, data, piece)
         assert all(one.opcode != PONG for one in fails(client, [text.encode() for text in before]))
 
 
 def test_fragments_without_a_mask_fail(echo):
     for first, second in ((True, False), (False, True), (False, False)):
         client = echo()
-        client.send_bytes(frame("a", fin=False, mask=first) + frame("b", CONTINUATION, mask=second))
+        say(client, frame("a", fin=False, mask=first) + frame("b", CONTINUATION, mask=second))
         fails(client)
 
 
@@ -276,7 +278,7 @@ def test_a_message_without_a_mask_reaches_nobody(echo):
     other, client = echo("/websocket/masked"), echo("/websocket/masked")
     other.send("hello")
     assert [other.recv(), client.recv()] == ["masked:hello"] * 2
-    client.send_bytes(frame("secret", mask=False))
+    say(client, frame("secret", mask=False))
     fails(client)
     other.send("on")
     assert other.recv() == "masked:on"

@@ -80,6 +80,7 @@ class RawWs:
         self.body = b""  # of a refusal
         self._input = bytearray()
         self._eof = False
+        self.was_reset = False
         self.socket = socket.socket()
         try:
             if rcvbuf is not None:
@@ -167,6 +168,7 @@ class RawWs:
         except TimeoutError:
             raise Timeout(f"{self.path}: nothing came; unread so far: {bytes(self._input[:64])!r}") from None
         except (ConnectionResetError, BrokenPipeError):
+            self.was_reset = True
             data = b""
         finally:
             self.socket.settimeout(self.timeout)
@@ -240,9 +242,10 @@ class RawWs:
                 return (got.close_code, got.close_reason) if got.payload else (1005, "")
         return (1006, "")
 
-    def until_close(self, timeout=None):
+    def until_close(self, timeout=None, clean=False):
         """What comes before the close frame, and its code; 1005: it has none. A connection that ends without one fails.
-        The close is answered, unless we began it, and the server then ends the connection."""
+        The close is answered, and the server then ends the connection. clean: it waited for that answer, and there is
+        no reset, which lets other clients lose the close frame."""
         before = []
         while (got := self.recv_frame(timeout)) is not None and got.opcode != CLOSE:
             before.append(got)
@@ -252,8 +255,9 @@ class RawWs:
         try:
             self.send_frame(got.payload, CLOSE)
         except OSError:
-            pass
+            self.was_reset = True
         self.recv_eof(timeout)
+        assert not clean or not self.was_reset, f"a reset, after the close frame with {got.close_code}"
         return before, got.close_code or 1005
 
     def recv_eof(self, timeout=None):
