@@ -499,8 +499,16 @@ static void linger(void *data, int fd)
     ws_newcomer_linger(ws->server, fd);
 }
 
+static bool may_close(void *data)
+{
+    struct ws *ws = data;
+    const struct outbox *outbox = ws->session ? session_outbox(ws->session) : NULL;
+
+    return ws->close_code || ((!outbox || !outbox->count) && !lws_partial_buffered(ws->wsi));
+}
+
 static const struct ws_stream_calls stream_calls = {
-    .gate = {.on_ping = on_ping, .on_violation = on_violation},
+    .gate = {.may_close = may_close, .on_ping = on_ping, .on_violation = on_violation},
     .max_message = max_message,
     .linger = linger,
 };

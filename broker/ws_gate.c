@@ -216,6 +216,11 @@ static size_t take_payload(struct ws_gate *gate, unsigned char *out, unsigned ch
     return gate->verdict == PASS ? len : 0;
 }
 
+static bool is_close(const struct ws_gate *gate)
+{
+    return (gate->header[0] & OPCODE) == OP_CLOSE;
+}
+
 size_t ws_gate_pass(struct ws_gate *gate, unsigned char *bytes, size_t from, size_t len, size_t *taken,
                     uint64_t max_message, const struct ws_gate_calls *calls, void *data)
 {
@@ -235,8 +240,10 @@ size_t ws_gate_pass(struct ws_gate *gate, unsigned char *bytes, size_t from, siz
         int code = 0;
         const char *reason = NULL;
         enum verdict verdict = judge(gate, payload_len(gate->header), max_message, &code, &reason);
-        /* We answer this one, so what came before must have been seen by then. */
-        if (kept && (verdict == COLLECT || verdict == VIOLATION)) {
+        /* What came before these must have been dealt with by then. */
+        bool last = verdict == PASS && is_close(gate);
+        bool early = kept && (last || verdict == COLLECT || verdict == VIOLATION);
+        if (early || (last && !calls->may_close(data))) {
             at -= gate->header_len;
             gate->header_len = 0;
             break;

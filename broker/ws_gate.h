@@ -17,6 +17,9 @@
 enum { WS_CONTROL_MAX = 125 }; /* bytes of a control frame's payload */
 
 struct ws_gate_calls {
+    /* Whether the client's close frame may go on. libwebsockets answers it at once and drops what is still to be written, so it
+     * waits for that. */
+    bool (*may_close)(void *data);
     /* A whole ping came; `payload` is unmasked and only valid during the call. */
     void (*on_ping)(void *data, struct slice payload);
     /* The client broke the rules: close with `code`. Called once. */
@@ -46,8 +49,8 @@ size_t ws_gate_held(const struct ws_gate *gate);
 
 /* Reads what came, bytes[from] to bytes[len - 1], and puts at the front of `bytes` what libwebsockets is to see; returns how much
  * that is. `from` is ws_gate_held(), which is the room that what was held back needs. `max_message` bounds a message, in
- * bytes. It stops at a ping, or a violation, that follows other frames, so that those are answered first: what is left begins
- * at bytes[*taken], and is to be given again. */
+ * bytes. It stops at a ping, or a violation, that follows other frames, so that those are answered first, and at a close frame
+ * that has to wait: what is left begins at bytes[*taken], and is to be given again. */
 size_t ws_gate_pass(struct ws_gate *gate, unsigned char *bytes, size_t from, size_t len, size_t *taken,
                     uint64_t max_message, const struct ws_gate_calls *calls, void *data);
 

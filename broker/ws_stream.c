@@ -158,6 +158,10 @@ static ssize_t read_stream(struct ws_stream *stream, unsigned char *out, size_t 
             return fail(ENOMEM);
         if (passed)
             return (ssize_t)passed;
+        /* The client's close frame waits for what is still to be written. */
+        stream->wants_write = taken < end;
+        if (stream->wants_write)
+            return fail(EAGAIN);
     }
     return fail(EAGAIN);
 }

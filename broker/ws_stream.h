@@ -30,7 +30,7 @@ struct ws_stream {
     uint32_t begin_len, begin_at, request_len;
     struct ws_gate gate;
     int fd;            /* not owned; -1 when closed */
-    bool wants_write;  /* TLS can't read on before it has written */
+    bool wants_write;  /* it can't be read on before something was written */
 };
 
 /* Begins the stream of `fd`. Takes over `tls`. `request` is what libwebsockets reads first, alone; `early` follows it. False when

@@ -33,7 +33,13 @@ static void on_violation(void *data, int code, const char *reason)
     run->code = code;
 }
 
-static const struct ws_gate_calls calls = {.on_ping = on_ping, .on_violation = on_violation};
+static bool may_close(void *data)
+{
+    (void)data;
+    return true;
+}
+
+static const struct ws_gate_calls calls = {.may_close = may_close, .on_ping = on_ping, .on_violation = on_violation};
 
 static void run_open(struct run *run, const uint8_t *data, size_t size, size_t step)
 {
