@@ -98,10 +98,11 @@ static void on_sent(struct storage_request *request, int error, const struct sto
     struct line *line = container_of(request, struct line, request);
     struct batch *batch = line->batch;
     struct writer writer;
+    char words[STORAGE_WORDS_MAX];
 
     if (error) {
         api_write_receipt(batch->call.api, error, result, NULL);
-        answer_error(line, error, slice_from(NULL, 0));
+        answer_error(line, error, storage_words(error, result, words));
     } else {
         answer_begin(line, &writer, "ok");
         api_write_receipt(batch->call.api, error, result, &writer);

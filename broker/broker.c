@@ -467,6 +467,11 @@ static void start_storage(struct broker *broker)
         .lease_ms = (uint32_t)broker->config->lease,
         .history_count = (uint32_t)broker->config->history_count,
         .history_age_ms = broker->config->history_age,
+        .limits = {.history_bytes = broker->config->history_bytes,
+                   .stored_addresses = broker->config->stored_addresses,
+                   .stored_bytes = broker->config->stored_bytes,
+                   .sender_addresses = broker->config->sender_addresses,
+                   .sender_bytes = broker->config->sender_bytes},
     };
     storage_start(broker->storage, &events, &instance);
 }

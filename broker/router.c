@@ -248,6 +248,7 @@ bool router_publish_with(struct router *router, struct slice channel, const stru
         .store = extras->store,
         .ttl_ms = extras->ttl_ms,
         .key = extras->key,
+        .sender = extras->sender,
     };
     router->metrics->published++;
     storage_publish_with(router->storage, channel, &publication, request);

@@ -66,8 +66,9 @@ bool router_publish(struct router *router, struct slice channel, const struct me
 /* The same through storage_publish_with(): stored, or with an idempotency key. */
 struct router_extras {
     bool store;
-    uint64_t ttl_ms;  /* 0: none */
-    struct slice key; /* empty: none */
+    uint64_t ttl_ms;     /* 0: none */
+    struct slice key;    /* empty: none */
+    struct slice sender; /* storage_publication.sender */
 };
 bool router_publish_with(struct router *router, struct slice channel, const struct message_fields *fields,
                          const struct router_extras *extras, struct storage_request *request)
