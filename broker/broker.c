@@ -270,10 +270,14 @@ static size_t api_limit(const struct broker *broker, const struct config *config
     return possible;
 }
 
-/* What a route's text adds to the largest message must pass as well. */
+/* A message may become twice as large in another encoding: so any binary fits, and any text without control characters.
+ * What a route's text adds must pass as well; and all of it must pass the outbox. */
 static size_t payload_limit(const struct config *config)
 {
-    return config->max_message + CONFIG_OUTBOX_SLACK;
+    size_t twice = 2 * config->max_message + CONFIG_OUTBOX_SLACK / 2;
+    size_t room = config->outbox_limit - CONFIG_OUTBOX_SLACK / 2;
+
+    return twice < room ? twice : room;
 }
 
 void broker_reload(struct broker *broker)

@@ -373,7 +373,8 @@ const struct option_spec option_specs[] = {
      .max = GIB,
      .meta = "SIZE",
      .reload = true,
-     .help = "The largest message a client may send; a larger one closes its connection (1009)."},
+     .help = "The largest message a client may send; a larger one closes its connection (1009). In another encoding it may "
+             "become twice as large, beyond that it is refused (too_large)."},
     {.key = "outbox_limit",
      .type = OPTION_SIZE,
      .group = GROUP_LIMITS,

@@ -393,6 +393,12 @@ static const struct {
 static void dispatch(struct session *session, const struct command *command)
 {
     session->sessions->options.metrics->commands++;
+    if (command->too_large) {
+        session->sessions->options.metrics->messages_too_big++;
+        session_error(session, command->id, ERROR_TOO_LARGE,
+                      slice_text("the payload is too large in JSON or MessagePack"));
+        return;
+    }
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (!slice_is(command->cmd, commands[i].name))
             continue;
@@ -424,6 +430,7 @@ size_t session_receive_frames(struct session *session, enum message_content cont
         return payload.len;
     }
     command_reader_init(&reader, (enum face)session->face, payload);
+    reader.limit = router_max_payload(session->sessions->options.router);
     from = reader.at;
     while (session_has_turn(session) && status != COMMAND_END && status != COMMAND_FATAL) {
         status = command_read(&reader, &command);

@@ -27,6 +27,8 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
 end
 
 if shared and redis.call('HGET', KEYS[1], 'conn') ~= ARGV[3] then
+  -- Written twice: what Redis may refuse comes before what removes.
+  write()
   redis.call('DEL', KEYS[1])
   write()
   return {0}
