@@ -6,7 +6,9 @@
 #include "broker/api_internal.h"
 
 #include "base/alloc.h"
+#include "broker/router.h"
 #include "proto/command.h"
+#include "proto/payload.h"
 #include "proto/topic.h"
 
 #include <stdio.h>
@@ -98,10 +100,11 @@ static void on_sent(struct storage_request *request, int error, const struct sto
     struct line *line = container_of(request, struct line, request);
     struct batch *batch = line->batch;
     struct writer writer;
+    char words[STORAGE_WORDS_MAX];
 
     if (error) {
         api_write_receipt(batch->call.api, error, result, NULL);
-        answer_error(line, error, slice_from(NULL, 0));
+        answer_error(line, error, storage_words(error, result, words));
     } else {
         answer_begin(line, &writer, "ok");
         api_write_receipt(batch->call.api, error, result, &writer);
@@ -121,7 +124,7 @@ static void on_answer(void *data, int error, const struct message_fields *answer
     struct writer writer;
 
     line->asked = NULL;
-    if (!error && batch->output + answer->payload.len > OUTPUT_MAX)
+    if (!error && batch->output + payload_largest(answer->content, answer->payload) > OUTPUT_MAX)
         error = ERROR_TOO_LARGE;
     if (error) {
         bool refused = error == ERROR_REFUSED && answer;
@@ -225,7 +228,7 @@ static void run(struct line *line, const struct command *command)
     const char *wrong = read_target(command, &sending.to);
     if (wrong)
         refuse(line, wrong);
-    else if (command->payload.len > line->batch->call.api->config->max_message)
+    else if (command->too_large || command->payload.len > line->batch->call.api->config->max_message)
         answer_error(line, ERROR_TOO_LARGE, slice_from(NULL, 0));
     else if (asks)
         run_request(line, command, &sending);
@@ -246,6 +249,7 @@ static void run_line(struct line *line, struct slice text)
     struct command command;
 
     command_reader_init(&reader, FACE_JSON, text);
+    reader.limit = router_max_payload(line->batch->call.api->options.router);
     enum command_status status = command_read(&reader, &command);
     line->has_id = command.present & FIELD_ID && command.id > 0;
     line->id = command.id;

@@ -18,25 +18,10 @@ struct history {
     char epoch[EPOCH_MAX + 1], offset[OFFSET_MAX + 1]; /* an epoch one too long is none of ours */
 };
 
-/* How many of the messages one answer takes. */
-static size_t fitting(const struct storage_result *result)
-{
-    size_t bytes = 0, count = 0;
-
-    for (; count < result->record_count; count++) {
-        for (size_t i = 0; i < result->records[count].field_count; i++)
-            bytes += result->records[count].fields[i].value.len;
-        if (count && bytes > BYTES_MAX)
-            break;
-    }
-    return count;
-}
-
 static void write_history(const struct history *history, const struct storage_result *result,
                           struct writer *writer)
 {
-    size_t count = fitting(result);
-    struct slice cursor = count < result->record_count ? result->records[count - 1].key : result->cursor;
+    struct slice cursor = result->cursor;
     char to[ADDRESS_MAX + 1];
 
     writer_map(writer, 5);
@@ -47,12 +32,18 @@ static void write_history(const struct history *history, const struct storage_re
         writer_pair_str(writer, "offset", result->offset);
     }
     writer_key(writer, "messages");
-    writer_array(writer, count);
-    for (size_t i = 0; i < count; i++) {
+    writer_array(writer, result->record_count);
+    for (size_t i = 0; i < result->record_count; i++) {
+        struct writer_mark before = writer_mark(writer);
         struct message_fields fields;
         session_history_fields(&result->records[i], &fields);
         fields.to = slice_from(to, address_format(&history->address, to));
         push_write_message(writer, &fields);
+        if (!i || writer->out->len <= BYTES_MAX)
+            continue;
+        writer_rewind(writer, before);
+        cursor = result->records[i - 1].key;
+        break;
     }
     writer_end(writer);
     if (cursor.len)

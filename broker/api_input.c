@@ -1,5 +1,7 @@
 #include "broker/api_internal.h"
 
+#include "broker/router.h"
+#include "proto/payload.h"
 #include "proto/topic.h"
 
 #include <inttypes.h>
@@ -87,7 +89,13 @@ bool api_input_payload(struct api *api, const struct api_input *input, struct ap
     const char *type = api_head_field(api_http_head(input->http), "content-type");
     int error = api_payload_read(type, api_http_body(input->http), payload);
 
-    if (error)
+    if (error) {
         api_reply_error(api, input->http, error, payload->problem);
-    return !error;
+        return false;
+    }
+    if (payload_fits(payload->content, payload->bytes, router_max_payload(api->options.router)))
+        return true;
+    api_payload_close(payload);
+    api_reply_error(api, input->http, ERROR_TOO_LARGE, "the message is too large in JSON or MessagePack");
+    return false;
 }

@@ -33,7 +33,9 @@ bool api_send(struct api *api, const struct api_sending *sending, struct storage
         .to = slice_from(to, address_format(&sending->to, to)),
         .payload = sending->payload,
     };
-    struct router_extras extras = {.store = sending->store, .ttl_ms = sending->ttl_ms, .key = sending->key};
+    /* Whoever knows the API's one token is the same sender. */
+    struct router_extras extras = {
+        .store = sending->store, .ttl_ms = sending->ttl_ms, .key = sending->key, .sender = slice_text("api")};
     struct slice at = slice_from(channel, address_channel(&sending->to, channel));
 
     return extras.store || extras.key.len ? router_publish_with(router, at, &fields, &extras, request)
@@ -46,6 +48,7 @@ void api_write_receipt(struct api *api, int error, const struct storage_result *
     bool stored = result->offset.len > 0;
 
     metrics->publish_failed += error != 0;
+    metrics->stored_refused += (error == ERROR_LIMIT || error == ERROR_TOO_LARGE) && result->why.len;
     metrics->published_absent += !error && result->number == 0;
     if (error)
         return;
@@ -99,12 +102,13 @@ static void on_sent(struct storage_request *request, int error, const struct sto
     struct api_http *http = api_call_finish(call);
     struct buffer json;
     struct writer writer;
+    char words[STORAGE_WORDS_MAX];
 
     buffer_init(&json, 0);
     writer_begin(&writer, FACE_JSON, &json);
     api_write_receipt(api, error, result, &writer);
     if (http && error)
-        api_reply_error(api, http, error, NULL);
+        api_reply_error(api, http, error, storage_words(error, result, words).len ? words : NULL);
     else if (http)
         api_reply_json(api, http, 200, &json);
     buffer_close(&json);

@@ -18,7 +18,7 @@ void api_serve_healthz(struct api *api, const struct api_input *input)
 
 static void reply_unready(struct api *api, struct api_http *http, const char *why)
 {
-    char text[64];
+    char text[STORAGE_WORDS_MAX + 64];
 
     snprintf(text, sizeof text, "not ready: %s\n", why);
     api_reply_text(api, http, 503, text);
@@ -45,13 +45,16 @@ static void on_prober_gone(struct call *call)
 static void on_probe_done(struct storage_request *request, int error, const struct storage_result *result)
 {
     struct api *api = container_of(request, struct api, probe);
+    char words[STORAGE_WORDS_MAX];
+    const char *why = api->draining ? "draining" : error ? error_name(error) : NULL;
 
-    (void)result;
+    if (!api->draining && storage_words(error, result, words).len)
+        why = words;
     api->probe_open = false;
     for (struct list *link; (link = list_pop(&api->probing));) {
         struct api_http *http = prober_finish(container_of(link, struct prober, link));
-        if (error || api->draining)
-            reply_unready(api, http, api->draining ? "draining" : error_name(error));
+        if (why)
+            reply_unready(api, http, why);
         else
             api_reply_text(api, http, 200, "ready\n");
     }

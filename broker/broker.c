@@ -270,10 +270,14 @@ static size_t api_limit(const struct broker *broker, const struct config *config
     return possible;
 }
 
-/* What a route's text adds to the largest message must pass as well. */
+/* A message may become twice as large in another encoding: so any binary fits, and any text without control characters.
+ * What a route's text adds must pass as well; and all of it must pass the outbox. */
 static size_t payload_limit(const struct config *config)
 {
-    return config->max_message + CONFIG_OUTBOX_SLACK;
+    size_t twice = 2 * config->max_message + CONFIG_OUTBOX_SLACK / 2;
+    size_t room = config->outbox_limit - CONFIG_OUTBOX_SLACK / 2;
+
+    return twice < room ? twice : room;
 }
 
 void broker_reload(struct broker *broker)
@@ -467,6 +471,11 @@ static void start_storage(struct broker *broker)
         .lease_ms = (uint32_t)broker->config->lease,
         .history_count = (uint32_t)broker->config->history_count,
         .history_age_ms = broker->config->history_age,
+        .limits = {.history_bytes = broker->config->history_bytes,
+                   .stored_addresses = broker->config->stored_addresses,
+                   .stored_bytes = broker->config->stored_bytes,
+                   .sender_addresses = broker->config->sender_addresses,
+                   .sender_bytes = broker->config->sender_bytes},
     };
     storage_start(broker->storage, &events, &instance);
 }

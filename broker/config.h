@@ -58,6 +58,7 @@ struct config {
     char *prefix;
     char *instance; /* empty: to be generated */
     uint64_t heartbeat, lease, redis_timeout, redis_backoff_max, history_count, history_age;
+    uint64_t history_bytes, stored_addresses, stored_bytes, sender_addresses, sender_bytes;
 
     uint64_t workers; /* processes */
     uint64_t max_connections, handshakes_limit, address_limit, head_limit, max_message, outbox_limit, inflight_limit, subscriptions_limit, requests_limit, api_limit;

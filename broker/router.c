@@ -72,6 +72,18 @@ void router_set_max_patterns(struct router *router, size_t max_patterns)
     router->max_patterns = max_patterns;
 }
 
+size_t router_max_payload(const struct router *router)
+{
+    return router->max_message;
+}
+
+size_t router_max_frame(const struct router *router)
+{
+    enum { ENVELOPE_MAX = 32 << 10 }; /* what a push has besides its payload, generously */
+
+    return router->max_message + ENVELOPE_MAX;
+}
+
 void router_destroy(struct router *router)
 {
     if (!router)
@@ -248,6 +260,7 @@ bool router_publish_with(struct router *router, struct slice channel, const stru
         .store = extras->store,
         .ttl_ms = extras->ttl_ms,
         .key = extras->key,
+        .sender = extras->sender,
     };
     router->metrics->published++;
     storage_publish_with(router->storage, channel, &publication, request);
@@ -287,7 +300,7 @@ static void deliver(struct router *router, struct router_channel *const *channel
 
     const char *wrong = envelope_decode(bytes, &fields);
     if (!wrong && fields.payload.len > router->max_message)
-        wrong = "the payload is larger than max_message";
+        wrong = "the payload is larger than any sender may send";
     if (wrong) {
         router->metrics->bus_invalid++;
         if (offenders_may_log(&router->offenders, name, slice_text(wrong), clock_monotonic_ms(), &left_out))

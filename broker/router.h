@@ -43,6 +43,13 @@ void router_set_max_message(struct router *router, size_t max_message);
 /* How many different patterns may be held; one more is refused with ERROR_LIMIT. Without: any number. */
 void router_set_max_patterns(struct router *router, size_t max_patterns);
 
+/* The most bytes that a message's payload may have, in the encoding where it is largest (payload_fits()): who sends
+ * checks it and is told, and what is larger is not delivered. */
+size_t router_max_payload(const struct router *router);
+
+/* A frame to a client has no more bytes than this. */
+size_t router_max_frame(const struct router *router);
+
 /* Those still subscribed are forgotten, and must not be unsubscribed any more. The storage must not call back
  * into it either: destroy that first. NULL is allowed. */
 void router_destroy(struct router *router);
@@ -66,8 +73,9 @@ bool router_publish(struct router *router, struct slice channel, const struct me
 /* The same through storage_publish_with(): stored, or with an idempotency key. */
 struct router_extras {
     bool store;
-    uint64_t ttl_ms;  /* 0: none */
-    struct slice key; /* empty: none */
+    uint64_t ttl_ms;     /* 0: none */
+    struct slice key;    /* empty: none */
+    struct slice sender; /* storage_publication.sender */
 };
 bool router_publish_with(struct router *router, struct slice channel, const struct message_fields *fields,
                          const struct router_extras *extras, struct storage_request *request)

@@ -216,10 +216,12 @@ static void on_sent(struct storage_request *request, int error, const struct sto
     struct metrics *metrics = session->sessions->options.metrics;
     struct writer writer;
     bool stored = result->offset.len > 0;
+    char words[STORAGE_WORDS_MAX];
 
     if (error) {
         metrics->publish_failed++;
-        session_error(session, op->command, error, slice_from(NULL, 0));
+        metrics->stored_refused += (error == ERROR_LIMIT || error == ERROR_TOO_LARGE) && result->why.len;
+        session_error(session, op->command, error, storage_words(error, result, words));
     } else {
         const char *receipt = result->number > 0 ? "delivered" : stored ? "stored" : "absent";
         metrics->published_absent += result->number == 0;
@@ -236,11 +238,22 @@ static void on_sent(struct storage_request *request, int error, const struct sto
     session_op_free(op);
 }
 
+/* Who it is to the storage: whoever comes back as the same user, or under the same name. */
+static struct slice sender_of(struct session *session, char out[static ADDRESS_MAX + 1])
+{
+    struct storage_session view = session_storage_view(session);
+    struct address sender = {.kind = ADDRESS_USER, .name = view.user};
+
+    if (!view.user.len)
+        sender = (struct address){.kind = ADDRESS_SESSION, .name = view.name};
+    return slice_from(out, address_format(&sender, out));
+}
+
 static void send_message(struct session *session, const struct command *command, const struct address *to)
 {
     static const struct storage_result nothing;
     struct router *router = session->sessions->options.router;
-    char from[ADDRESS_MAX + 1], text[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
+    char from[ADDRESS_MAX + 1], text[ADDRESS_MAX + 1], sender[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
     struct session_op *op = session_op_create(session);
 
     if (!op) {
@@ -264,6 +277,8 @@ static void send_message(struct session *session, const struct command *command,
         .store = command->store, .ttl_ms = (uint64_t)command->ttl, .key = command->key};
     struct slice at = slice_from(channel, address_channel(to, channel));
     bool plain = !extras.store && !extras.key.len;
+    if (!plain)
+        extras.sender = sender_of(session, sender);
     if (!(plain ? router_publish(router, at, &fields, &op->request)
                 : router_publish_with(router, at, &fields, &extras, &op->request)))
         on_sent(&op->request, ERROR_NO_MEMORY, &nothing);
@@ -378,6 +393,12 @@ static const struct {
 static void dispatch(struct session *session, const struct command *command)
 {
     session->sessions->options.metrics->commands++;
+    if (command->too_large) {
+        session->sessions->options.metrics->messages_too_big++;
+        session_error(session, command->id, ERROR_TOO_LARGE,
+                      slice_text("the payload is too large in JSON or MessagePack"));
+        return;
+    }
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (!slice_is(command->cmd, commands[i].name))
             continue;
@@ -409,6 +430,7 @@ size_t session_receive_frames(struct session *session, enum message_content cont
         return payload.len;
     }
     command_reader_init(&reader, (enum face)session->face, payload);
+    reader.limit = router_max_payload(session->sessions->options.router);
     from = reader.at;
     while (session_has_turn(session) && status != COMMAND_END && status != COMMAND_FATAL) {
         status = command_read(&reader, &command);

@@ -21,6 +21,13 @@ void session_push(struct session *session, struct frame *frame)
         session->transport->ops->want_write(session->transport);
 }
 
+void session_log_oversized(struct session *session, const struct message_fields *fields)
+{
+    session->sessions->options.metrics->messages_too_big++;
+    log_warn("message dropped", log_slice("session", session_name(session)), log_slice("to", fields->to),
+             log_str("reason", error_name(ERROR_TOO_LARGE)), log_int("bytes", (int64_t)fields->payload.len));
+}
+
 void session_push_message(struct session *session, struct message *message)
 {
     struct frame *frame = frame_of(message, (enum face)session->face);
@@ -31,6 +38,10 @@ void session_push_message(struct session *session, struct message *message)
         /* A stored message is not lost in silence: connected anew, the client recovers it. */
         if (message->fields.offset.len && session->face != FACE_PLAIN)
             session_end(session, CLOSE_INTERNAL);
+        return;
+    }
+    if (frame->len > router_max_frame(session->sessions->options.router)) {
+        session_log_oversized(session, &message->fields);
         return;
     }
     session_push(session, frame);

@@ -271,6 +271,9 @@ void feed_init(struct feed *feed, struct session *session,
 
 /* Queues a frame to the client; a client that is over its limit is cut. */
 void session_push(struct session *session, struct frame *frame);
+/* Whose sender was not bound by this broker's limits: an operator, or another broker. */
+void session_log_oversized(struct session *session, const struct message_fields *fields);
+
 void session_push_message(struct session *session, struct message *message);
 
 /* A message for an online session that is not to be held any more. */

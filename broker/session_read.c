@@ -148,23 +148,25 @@ static struct slice record_field(const struct storage_record *record, const char
     return slice_from(NULL, 0);
 }
 
+/* Whether one more element, just written behind `count` others, can stay: what would not fit one message is left for
+ * the next question. One alone may be as large as a push. */
+static bool fits_answer(const struct session *session, const struct writer *writer, size_t count)
+{
+    size_t most = count ? session->config->max_message : router_max_frame(session->sessions->options.router);
+
+    return writer->out->len + 64 <= most; /* with what closes it, and the frame's header */
+}
+
 /* ---- history ---- */
 
 static void on_history(struct storage_request *request, int error, const struct storage_result *result)
 {
     struct reading *reading = container_of(request, struct reading, request);
     bool stored = result->offset.len > 0;
-    size_t limit = reading->session->config->max_message, count = 0, bytes = 0;
+    size_t count = 0;
     struct writer writer;
     char to[ADDRESS_MAX + 1];
 
-    /* What would not fit one message is left for the next question. */
-    while (!error && count < result->record_count) {
-        bytes += 512 + record_field(&result->records[count], "payload").len * 2;
-        if (count && bytes > limit)
-            break;
-        count++;
-    }
     if (!answer_begin(reading, error, stored ? 3 : 1, &writer))
         return;
     if (stored) {
@@ -172,14 +174,23 @@ static void on_history(struct storage_request *request, int error, const struct 
         writer_pair_str(&writer, "offset", result->offset);
     }
     writer_key(&writer, "messages");
-    writer_array(&writer, count);
-    for (size_t i = 0; i < count; i++) {
+    size_t array = writer_array_begin(&writer);
+    for (size_t i = 0; i < result->record_count; i++) {
+        struct writer_mark before = writer_mark(&writer);
         struct message_fields fields;
         session_history_fields(&result->records[i], &fields);
         fields.to = slice_from(to, address_format(&reading->address, to));
         push_write_message(&writer, &fields);
+        if (fits_answer(reading->session, &writer, count)) {
+            count++;
+            continue;
+        }
+        writer_rewind(&writer, before);
+        if (count)
+            break;
+        session_log_oversized(reading->session, &fields);
     }
-    writer_end(&writer);
+    writer_array_end(&writer, array, count);
     answer_end(reading, &writer);
 }
 
@@ -236,7 +247,7 @@ static void write_presence(struct storage_request *request, int error, const str
                            int64_t total, struct slice user)
 {
     struct reading *reading = container_of(request, struct reading, request);
-    size_t listed = result->record_count < PRESENCE_MAX ? result->record_count : PRESENCE_MAX;
+    size_t most = result->record_count < PRESENCE_MAX ? result->record_count : PRESENCE_MAX, listed = 0;
     struct writer writer;
 
     if (!answer_begin(reading, error, 3, &writer))
@@ -244,17 +255,22 @@ static void write_presence(struct storage_request *request, int error, const str
     writer_pair_bool(&writer, "online", total > 0);
     writer_pair_int(&writer, "count", total);
     writer_key(&writer, "sessions");
-    writer_array(&writer, listed);
-    for (size_t i = 0; i < listed; i++) {
-        const struct storage_record *record = &result->records[i];
+    size_t array = writer_array_begin(&writer);
+    for (; listed < most; listed++) {
+        struct writer_mark before = writer_mark(&writer);
+        const struct storage_record *record = &result->records[listed];
         struct slice of = user.len ? user : record_field(record, "user");
         writer_map(&writer, 1u + (of.len > 0));
         writer_pair_str(&writer, "session", record->key);
         if (of.len)
             writer_pair_str(&writer, "user", of);
         writer_end(&writer);
+        if (!fits_answer(reading->session, &writer, listed)) {
+            writer_rewind(&writer, before);
+            break;
+        }
     }
-    writer_end(&writer);
+    writer_array_end(&writer, array, listed);
     answer_end(reading, &writer);
 }
 

@@ -6,6 +6,7 @@
 #include "broker/session_internal.h"
 #include "proto/errors.h"
 #include "proto/frame.h"
+#include "proto/payload.h"
 
 static void log_undelivered(struct session *session, int error)
 {
@@ -71,6 +72,19 @@ static bool expand(struct session *session, enum message_content content, struct
     return true;
 }
 
+/* A plain client can be told no other way. False when the payload is too large, and the session ends. */
+static bool check_size(struct session *session, enum message_content content, struct slice payload)
+{
+    if (payload_fits(content, payload, router_max_payload(session->sessions->options.router)))
+        return true;
+    session->sessions->options.metrics->messages_too_big++;
+    log_warn("message refused", log_slice("session", session_name(session)),
+             log_slice("conn", session_conn(session)), log_str("reason", "too large in JSON or MessagePack"),
+             log_int("bytes", (int64_t)payload.len));
+    session_end(session, CLOSE_TOO_BIG);
+    return false;
+}
+
 static void publish(struct session *session, enum message_content content, struct slice payload)
 {
     static const struct storage_result nothing;
@@ -98,6 +112,11 @@ static void publish(struct session *session, enum message_content content, struc
     op->request.on_done = on_published;
     bool replied = op->reply || !session->params->route->has_reply || content != CONTENT_TEXT;
     bool expanded = replied && expand(session, content, &payload);
+    int error = ERROR_NO_MEMORY;
+    /* A route's texts may make much of a message. */
+    if (expanded && (!payload_fits(content, payload, router_max_payload(sessions->options.router)) ||
+                     (op->reply && op->reply->len > router_max_frame(sessions->options.router))))
+        error = ERROR_TOO_LARGE;
     op->bytes = payload.len;
     session_inflight_begin(session, op->cost, op->bytes);
     struct message_fields fields = {
@@ -109,9 +128,9 @@ static void publish(struct session *session, enum message_content content, struc
         .payload = payload,
     };
     size_t channel_len = address_channel(&target, channel);
-    if (!expanded ||
+    if (!expanded || error == ERROR_TOO_LARGE ||
         !router_publish(sessions->options.router, slice_from(channel, channel_len), &fields, &op->request))
-        on_published(&op->request, ERROR_NO_MEMORY, &nothing);
+        on_published(&op->request, error, &nothing);
 }
 
 static void echo(struct session *session, enum message_content content, struct slice payload)
@@ -125,6 +144,11 @@ static void echo(struct session *session, enum message_content content, struct s
 
 void session_receive_plain(struct session *session, enum message_content content, struct slice payload)
 {
+    enum route_action action = session->params->route->action;
+    bool sent = action == ROUTE_ACTION_PUBLISH || action == ROUTE_ACTION_FORWARD;
+
+    if ((sent || session->params->route->answers_next) && !check_size(session, content, payload))
+        return;
     if (!session_answer_next(session, content, payload))
         session_act(session, content, payload);
 }

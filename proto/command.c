@@ -4,6 +4,7 @@
 #include "proto/base64.h"
 #include "proto/mp.h"
 #include "proto/mp_json.h"
+#include "proto/payload.h"
 
 #include <jansson.h>
 #include <stddef.h>
@@ -127,29 +128,15 @@ static bool set_json_since(struct command *command, const json_t *value)
     return true;
 }
 
-/* The value as JSON text, its numbers with no more digits than it takes to read them back; the caller frees it. */
-static char *dump_shortest(const json_t *value)
-{
-    for (size_t precision = 15; precision < 17; precision++) {
-        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(precision));
-        json_t *again = text ? json_loads(text, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
-        bool same = again && json_equal(value, again);
-        json_decref(again);
-        if (same)
-            return text;
-        free(text);
-    }
-    return json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
-}
-
 static bool set_dumped_data(struct command_reader *reader, struct command *command, const json_t *value)
 {
-    char *text = dump_shortest(value);
-    bool kept = text && buffer_append_text(&reader->text, text);
-
-    free(text);
+    reader->text.limit = reader->limit;
+    bool kept = json_write_value(value, &reader->text);
+    reader->text.limit = 0;
     set_payload(command, CONTENT_JSON, slice_from(reader->text.data, reader->text.len));
-    return kept;
+    /* Short of memory it wouldn't fit either. */
+    command->too_large = !kept && reader->limit;
+    return kept || command->too_large;
 }
 
 static bool is_space(char c)
@@ -521,5 +508,8 @@ enum command_status command_read(struct command_reader *reader, struct command *
         return status;
     if (!(command->present & FIELD_CMD))
         complain(reader, "cmd", "is missing");
+    if (reader->limit && !command->too_large)
+        command->too_large = !payload_fits(command->content, command->payload, reader->limit) ||
+                             !payload_fits(CONTENT_TEXT, command->refuse, reader->limit);
     return reader->problem[0] ? COMMAND_BAD : COMMAND_READ;
 }

@@ -41,6 +41,7 @@ struct command {
     bool store, reverse, presence, events;
     enum message_content content;
     struct slice payload; /* the empty text when there was none */
+    bool too_large;       /* it, or `refuse`, passes the reader's limit: to be refused */
 };
 
 enum command_status {
@@ -57,6 +58,7 @@ struct command_reader {
     const char *frame;  /* JSON: where the frame read last begins */
     void *tree;         /* of the frame read last, owned */
     struct buffer text; /* decoded payload of the frame read last, owned */
+    size_t limit;       /* of a payload in the encoding where it is largest; 0, as at first: none */
     char problem[120];
 };
 

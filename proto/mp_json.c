@@ -2,9 +2,11 @@
 
 #include "base/alloc.h"
 #include "base/utf8.h"
+#include "proto/writer.h"
 
 #include <math.h>
 #include <msgpack.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- from JSON; as deep as jansson was allowed to parse ---- */
@@ -60,6 +62,85 @@ bool mp_from_json(const json_t *value, struct buffer *out)
 
     msgpack_packer_init(&packer, out, write_buffer);
     pack(&packer, value);
+    return !out->failed;
+}
+
+/* ---- as JSON text ---- */
+
+static void write_real(const json_t *real, struct buffer *out)
+{
+    char text[40] = "";
+
+    for (size_t precision = 15; precision <= 17; precision++) {
+        size_t len =
+            json_dumpb(real, text, sizeof text - 1, JSON_ENCODE_ANY | JSON_REAL_PRECISION(precision));
+        text[len < sizeof text ? len : 0] = '\0';
+        if (strtod(text, NULL) == json_real_value(real))
+            break;
+    }
+    buffer_append_text(out, text);
+}
+
+static void write_members(const json_t *object, struct buffer *out)
+{
+    const char *key;
+    json_t *item;
+    bool first = true;
+
+    buffer_append_text(out, "{");
+    json_object_foreach((json_t *)(uintptr_t)object, key, item)
+    {
+        if (!first)
+            buffer_append_text(out, ",");
+        first = false;
+        json_write_string(out, slice_text(key));
+        buffer_append_text(out, ":");
+        if (!json_write_value(item, out))
+            return;
+    }
+    buffer_append_text(out, "}");
+}
+
+static void write_items(const json_t *array, struct buffer *out)
+{
+    buffer_append_text(out, "[");
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        if (i)
+            buffer_append_text(out, ",");
+        if (!json_write_value(json_array_get(array, i), out))
+            return;
+    }
+    buffer_append_text(out, "]");
+}
+
+bool json_write_value(const json_t *value, struct buffer *out)
+{
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        write_members(value, out);
+        break;
+    case JSON_ARRAY:
+        write_items(value, out);
+        break;
+    case JSON_STRING:
+        json_write_string(out, slice_from(json_string_value(value), json_string_length(value)));
+        break;
+    case JSON_INTEGER:
+        buffer_printf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        break;
+    case JSON_REAL:
+        write_real(value, out);
+        break;
+    case JSON_TRUE:
+        buffer_append_text(out, "true");
+        break;
+    case JSON_FALSE:
+        buffer_append_text(out, "false");
+        break;
+    case JSON_NULL:
+        buffer_append_text(out, "null");
+        break;
+    }
     return !out->failed;
 }
 

@@ -72,6 +72,38 @@ void writer_array(struct writer *writer, size_t count)
     open_level(writer, true, count);
 }
 
+size_t writer_array_begin(struct writer *writer)
+{
+    static const char unknown[] = {(char)0xdd, 0, 0, 0, 0}; /* an array of 32 bits' length */
+
+    if (writer->face == FACE_JSON) {
+        writer_array(writer, 0);
+        return 0;
+    }
+    writer->arrays[writer->depth++] = true;
+    buffer_append(writer->out, unknown, sizeof unknown);
+    return writer->out->len;
+}
+
+void writer_array_end(struct writer *writer, size_t begun, size_t count)
+{
+    if (writer->face == FACE_MSGPACK && !writer->out->failed)
+        for (unsigned i = 1; i <= 4; i++)
+            writer->out->data[begun - i] = (char)(count >> (8 * (i - 1)) & 0xff);
+    writer_end(writer);
+}
+
+struct writer_mark writer_mark(const struct writer *writer)
+{
+    return (struct writer_mark){.len = writer->out->len, .fresh = writer->fresh};
+}
+
+void writer_rewind(struct writer *writer, struct writer_mark mark)
+{
+    writer->out->len = mark.len;
+    writer->fresh = mark.fresh;
+}
+
 void writer_end(struct writer *writer)
 {
     bool array = writer->arrays[--writer->depth];
@@ -95,43 +127,37 @@ void writer_key(struct writer *writer, const char *key)
 }
 
 /* RFC 8259 section 7: quotation mark, backslash and control characters are escaped. */
-static void put_json_string(struct writer *writer, struct slice text)
+void json_write_string(struct buffer *out, struct slice text)
 {
+    static const char shorts[] = "btn?fr"; /* \b to \r; \v has none */
     size_t start = 0;
 
-    put(writer, "\"");
+    buffer_append(out, "\"", 1);
     for (size_t i = 0; i < text.len; i++) {
         unsigned char c = (unsigned char)text.data[i];
         char escape[8];
         if (c >= 0x20 && c != '"' && c != '\\')
             continue;
-        buffer_append(writer->out, text.data + start, i - start);
+        buffer_append(out, text.data + start, i - start);
         start = i + 1;
-        switch (c) {
-        case '"':
-            put(writer, "\\\"");
-            break;
-        case '\\':
-            put(writer, "\\\\");
-            break;
-        case '\n':
-            put(writer, "\\n");
-            break;
-        default:
+        if (c == '"' || c == '\\')
+            snprintf(escape, sizeof escape, "\\%c", c);
+        else if (c >= '\b' && c <= '\r' && c != '\v')
+            snprintf(escape, sizeof escape, "\\%c", shorts[c - '\b']);
+        else
             snprintf(escape, sizeof escape, "\\u%04x", c);
-            put(writer, escape);
-        }
+        buffer_append_text(out, escape);
     }
     if (start < text.len)
-        buffer_append(writer->out, text.data + start, text.len - start);
-    put(writer, "\"");
+        buffer_append(out, text.data + start, text.len - start);
+    buffer_append(out, "\"", 1);
 }
 
 void writer_str(struct writer *writer, struct slice text)
 {
     before_value(writer);
     if (writer->face == FACE_JSON) {
-        put_json_string(writer, text);
+        json_write_string(writer->out, text);
         return;
     }
     msgpack_packer packer = packer_of(writer);

@@ -33,6 +33,18 @@ void writer_map(struct writer *writer, size_t count);
 void writer_array(struct writer *writer, size_t count);
 void writer_end(struct writer *writer);
 
+/* An array whose number of elements shows only when they are written; returns what writer_array_end() wants. */
+size_t writer_array_begin(struct writer *writer);
+void writer_array_end(struct writer *writer, size_t begun, size_t count);
+
+/* Takes back what was written since the mark, which must be at the same level. */
+struct writer_mark {
+    size_t len;
+    bool fresh;
+};
+struct writer_mark writer_mark(const struct writer *writer);
+void writer_rewind(struct writer *writer, struct writer_mark mark);
+
 void writer_key(struct writer *writer, const char *key);   /* a constant that needs no escapes */
 void writer_str(struct writer *writer, struct slice text); /* valid UTF-8 */
 void writer_int(struct writer *writer, int64_t value);
@@ -41,6 +53,9 @@ void writer_bool(struct writer *writer, bool value);
 /* The key "text", "binary" or "data", and the value. A payload that claims to be JSON but isn't goes as text.
  */
 void writer_payload(struct writer *writer, enum message_content content, struct slice payload);
+
+/* Appends the text as a JSON string, with as few escapes as it can have. */
+void json_write_string(struct buffer *out, struct slice text);
 
 /* writer_key() and the value. */
 void writer_pair_str(struct writer *writer, const char *key, struct slice text);

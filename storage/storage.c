@@ -1,6 +1,9 @@
 #include "storage/storage.h"
 
 #include "proto/address.h"
+#include "proto/errors.h"
+
+#include <stdio.h>
 
 void storage_start(struct storage *storage, const struct storage_events *events,
                    const struct storage_instance *instance)
@@ -93,6 +96,21 @@ void storage_presence_list(struct storage *storage, struct slice channel, size_t
                            struct storage_request *request)
 {
     storage->ops->presence_list(storage, channel, limit, request);
+}
+
+struct slice storage_words(int error, const struct storage_result *result, char out[static STORAGE_WORDS_MAX])
+{
+    const char *before = "", *behind = "";
+
+    if (!error || !result->why.len)
+        return slice_from(NULL, 0);
+    if (error == ERROR_LIMIT)
+        before = "what is stored has reached ";
+    else if (error == ERROR_TOO_LARGE)
+        before = "the message is larger than ", behind = ", so it can't be stored";
+    int len =
+        snprintf(out, STORAGE_WORDS_MAX, "%s%.*s%s", before, (int)result->why.len, result->why.data, behind);
+    return slice_from(out, len < STORAGE_WORDS_MAX ? (size_t)len : STORAGE_WORDS_MAX - 1);
 }
 
 void storage_list_topics(struct storage *storage, size_t limit, struct storage_request *request)

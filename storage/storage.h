@@ -44,10 +44,11 @@ struct storage_result {
     struct slice cursor;        /* lists and history: where to go on; empty at the end */
     struct slice offset, epoch; /* history: see there */
     bool repeated;              /* storage_publish_with(): the key was known */
+    struct slice why; /* may come with an error: the limit that was reached, or what the storage says */
 };
 
 struct storage_request {
-    /* `error` is 0 or from proto/errors.h; `result` is never NULL, and empty after an error. */
+    /* `error` is 0 or from proto/errors.h; `result` is never NULL, and after an error empty but for `why`. */
     void (*on_done)(struct storage_request *request, int error, const struct storage_result *result);
     struct list link; /* the storage's, until on_done */
 };
@@ -86,6 +87,16 @@ struct storage_events {
     void *data;
 };
 
+/* How much may be stored, all instances together; 0: no such limit. A message counts with its payload, its
+ * sender, and STORAGE_MESSAGE_OVERHEAD bytes. */
+struct storage_limits {
+    uint64_t history_bytes;    /* at one address: the oldest go for a new one */
+    uint64_t stored_addresses; /* that have stored messages */
+    uint64_t stored_bytes;
+    uint64_t sender_addresses; /* where one sender has stored messages */
+    uint64_t sender_bytes;
+};
+
 /* Who this process is; copied. */
 struct storage_instance {
     const char *id;
@@ -98,6 +109,7 @@ struct storage_instance {
     uint32_t lease_ms;       /* without a heartbeat for so long, others reap this instance's sessions */
     uint32_t history_count;  /* stored messages that an address's history keeps; 0: STORAGE_HISTORY_COUNT */
     uint64_t history_age_ms; /* and for how long at most; 0: STORAGE_HISTORY_AGE_MS */
+    struct storage_limits limits;
 };
 
 enum { STORAGE_HISTORY_COUNT = 1000, STORAGE_HISTORY_AGE_MS = 24 * 60 * 60 * 1000 };
@@ -141,7 +153,8 @@ void storage_unsubscribe(struct storage *storage, struct slice channel);
 void storage_publish(struct storage *storage, struct slice channel, struct slice bytes,
                      struct storage_request *request);
 
-/* Sends this instance a probe over the bus and calls back when it arrived: a real round trip. */
+/* Sends this instance a probe over the bus and calls back when it arrived, a real round trip, and a write has
+ * been tried. ERROR_UNAVAILABLE with `why`: writes are refused. */
 void storage_probe(struct storage *storage, struct storage_request *request);
 
 /* Topics by pattern: `pattern` is the channel of a topic whose name has wildcards as in NATS subjects
@@ -152,11 +165,16 @@ void storage_subscribe_pattern(struct storage *storage, struct slice pattern,
                                struct storage_request *request);
 void storage_unsubscribe_pattern(struct storage *storage, struct slice pattern);
 
+/* What to tell whoever's request ended so, from result->why; empty when the error's own text says it all. */
+enum { STORAGE_WORDS_MAX = 160 };
+struct slice storage_words(int error, const struct storage_result *result,
+                           char out[static STORAGE_WORDS_MAX]);
+
 /* ---- history ---- */
 
 struct message_fields;
 
-enum { STORAGE_KEY_MAX = 64, STORAGE_KEY_LIFE_MS = 300000 };
+enum { STORAGE_KEY_MAX = 64, STORAGE_KEY_LIFE_MS = 300000, STORAGE_MESSAGE_OVERHEAD = 512 };
 
 struct storage_publication {
     struct slice
@@ -166,12 +184,17 @@ struct storage_publication {
     bool store;
     uint64_t ttl_ms;  /* with `store`: history leaves it out afterwards; 0: no such limit */
     struct slice key; /* idempotency key, at most STORAGE_KEY_MAX bytes; empty: none */
+    /* Whose the key is, and whom what is stored counts for: user:UID, session:NAME, or a word of the broker's
+     * own; at most ADDRESS_MAX bytes. */
+    struct slice sender;
 };
 
 /* As storage_publish(); in the same step it adds the message to the channel's history (`store`) and remembers
- * the outcome under `key` for STORAGE_KEY_LIFE_MS: the same key to the same channel within that time
- * publishes nothing and gets the first outcome, with `repeated`. number: receivers; offset and epoch: those
- * of the stored message. */
+ * the outcome under `key` for STORAGE_KEY_LIFE_MS: the same key of the same
+ * sender to the same channel within that time publishes nothing and gets the first outcome, with `repeated`.
+ * number: receivers; offset and epoch: those of the stored message. ERROR_LIMIT: what is stored has reached
+ * the limit that `why` names as storage_limits does; ERROR_TOO_LARGE: the message alone passes history_bytes;
+ * ERROR_NO_MEMORY: the storage has no memory left. Nothing was published then, nor stored. */
 void storage_publish_with(struct storage *storage, struct slice channel,
                           const struct storage_publication *publication, struct storage_request *request);
 

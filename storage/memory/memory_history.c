@@ -1,4 +1,4 @@
-/* Stored messages: a list for each channel that has some, bounded by count and age. A history is gone, and its
+/* Stored messages: a list for each channel that has some, bounded by count, bytes and age. A history is gone, and its
  * epoch with it, when its newest message has reached the age. */
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -16,6 +16,8 @@ struct entry {
     unsigned refs;    /* one by the history, one by every page */
     struct storage_offset offset;
     uint64_t expires_ms; /* wall time; 0: never */
+    struct share *share; /* whose it is, while the history holds it */
+    size_t bytes;        /* as it counts */
     char key[OFFSET_MAX + 1];
     struct storage_field fields[FIELD_COUNT];
     char text[]; /* what the fields' values point to */
@@ -26,7 +28,7 @@ struct history {
     struct list by_age;
     uint64_t expires_ms;
     struct list entries; /* never empty */
-    size_t count;
+    size_t count, bytes;
     char epoch[STORAGE_EPOCH_LEN + 1];
     char channel[];
 };
@@ -77,10 +79,14 @@ static struct entry *entry_create(const struct storage_publication *publication,
     return entry;
 }
 
-static void history_drop_first(struct history *history)
+static void history_drop_first(struct memory *memory, struct history *history)
 {
-    entry_unref(entry_at(list_pop(&history->entries)));
+    struct entry *entry = entry_at(list_pop(&history->entries));
+
     history->count--;
+    history->bytes -= entry->bytes;
+    memory_stored_remove(memory, entry->share, entry->bytes);
+    entry_unref(entry);
 }
 
 static void history_free(struct memory *memory, struct history *history)
@@ -88,17 +94,33 @@ static void history_free(struct memory *memory, struct history *history)
     map_remove(&memory->histories, &history->node);
     list_remove(&history->by_age);
     while (history->count)
-        history_drop_first(history);
+        history_drop_first(memory, history);
     mem_free(history);
 }
 
-static void history_trim(const struct memory *memory, struct history *history, uint64_t now_ms)
+/* What is too old goes. */
+static void history_trim(struct memory *memory, struct history *history, uint64_t now_ms)
 {
-    while (history->count > memory->instance.history_count)
-        history_drop_first(history);
     while (history->count > 1 &&
            entry_at(history->entries.next)->offset.ms + memory->instance.history_age_ms <= now_ms)
-        history_drop_first(history);
+        history_drop_first(memory, history);
+}
+
+/* How many of the oldest go for a message of so many bytes, and what that changes; `own` is its sender's share. */
+static size_t history_outgrown(const struct memory *memory, struct history *history, const struct share *own,
+                               struct memory_growth *growth)
+{
+    uint64_t most = memory->instance.limits.history_bytes;
+    size_t dropped = 0;
+
+    for (struct list *at = history->entries.next; at != &history->entries; at = at->next, dropped++) {
+        bool room = !most || history->bytes - growth->dropped + growth->added <= most;
+        if (history->count - dropped < memory->instance.history_count && room)
+            break;
+        growth->dropped += entry_at(at)->bytes;
+        growth->own_dropped += entry_at(at)->share == own ? entry_at(at)->bytes : 0;
+    }
+    return dropped;
 }
 
 /* The channel's history, without what is too old. NULL: it has none. */
@@ -148,35 +170,59 @@ void memory_history_close(struct memory *memory)
     map_close(&memory->histories);
 }
 
-bool memory_history_add(struct memory *memory, struct slice channel,
-                        const struct storage_publication *publication, struct outcome *outcome)
+/* The bytes that a message counts for. */
+static size_t weight(const struct message_fields *message)
 {
-    uint64_t now_ms = clock_wall_ms();
-    struct history *history = history_find(memory, channel, now_ms);
+    return STORAGE_MESSAGE_OVERHEAD + message->from.len + message->payload.len;
+}
 
+int memory_history_add(struct memory *memory, struct slice channel,
+                       const struct storage_publication *publication, struct outcome *outcome,
+                       const char **why)
+{
+    uint64_t now_ms = clock_wall_ms(), most = memory->instance.limits.history_bytes;
+    struct history *history = history_find(memory, channel, now_ms);
+    struct memory_growth growth = {.begins = !history, .added = weight(publication->fields)};
+    size_t outgrown = 0;
+
+    if (most && growth.added > most) {
+        *why = "history_bytes";
+        return ERROR_TOO_LARGE;
+    }
+    if (history)
+        outgrown = history_outgrown(memory, history, memory_stored_find(memory, channel, publication->sender),
+                                    &growth);
+    struct share *share = memory_stored_add(memory, channel, publication->sender, &growth, why);
+    if (!share)
+        return *why ? ERROR_LIMIT : ERROR_NO_MEMORY;
     if (!history)
         history = history_create(memory, channel);
     struct entry *entry = history ? entry_create(publication, history->epoch) : NULL;
     if (!entry) {
+        memory_stored_remove(memory, share, growth.added);
         if (history && !history->count)
             history_free(memory, history);
-        return false;
+        return ERROR_NO_MEMORY;
     }
+    entry->share = share;
+    entry->bytes = growth.added;
     struct storage_offset last = {0};
     if (history->count)
         last = entry_at(history->entries.prev)->offset;
     entry->offset = (struct storage_offset){.ms = now_ms > last.ms ? now_ms : last.ms, .n = last.n + 1};
     storage_offset_format(&entry->offset, entry->key);
     entry->expires_ms = publication->ttl_ms ? now_ms + publication->ttl_ms : 0;
+    while (outgrown--)
+        history_drop_first(memory, history);
     list_append(&history->entries, &entry->link);
     history->count++;
+    history->bytes += entry->bytes;
     history->expires_ms = now_ms + memory->instance.history_age_ms;
     list_remove(&history->by_age);
     list_append(&memory->histories_by_age, &history->by_age);
-    history_trim(memory, history, now_ms);
     snprintf(outcome->offset, sizeof outcome->offset, "%s", entry->key);
     snprintf(outcome->epoch, sizeof outcome->epoch, "%s", history->epoch);
-    return true;
+    return ERROR_NONE;
 }
 
 /* ---- reading ---- */

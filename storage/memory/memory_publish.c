@@ -34,21 +34,24 @@ void memory_publish_close(struct memory *memory)
     map_close(&memory->outcomes);
 }
 
-/* The channel and the key as one text; a channel holds no NUL. */
-static size_t join_key(struct slice channel, struct slice key, char *out)
+size_t memory_join(struct slice first, struct slice second, char *out)
 {
-    memcpy(out, channel.data, channel.len);
-    out[channel.len] = '\0';
-    memcpy(out + channel.len + 1, key.data, key.len);
-    return channel.len + 1 + key.len;
+    if (first.len)
+        memcpy(out, first.data, first.len);
+    out[first.len] = '\0';
+    if (second.len)
+        memcpy(out + first.len + 1, second.data, second.len);
+    return first.len + 1 + second.len;
 }
 
 /* An outcome known by its key, or a new one under the key if there is one, with one reference for the caller.
  * NULL when memory is short. */
-static struct outcome *outcome_get(struct memory *memory, struct slice channel, struct slice key, bool *known)
+static struct outcome *outcome_get(struct memory *memory, struct slice channel,
+                                   const struct storage_publication *publication, bool *known)
 {
+    struct slice key = publication->key, sender = publication->sender;
     uint64_t now_ms = clock_monotonic_ms();
-    struct outcome *outcome = mem_alloc(sizeof *outcome + channel.len + 1 + key.len);
+    struct outcome *outcome = mem_alloc(sizeof *outcome + channel.len + 1 + sender.len + 1 + key.len);
 
     *known = false;
     if (!outcome)
@@ -63,7 +66,10 @@ static struct outcome *outcome_get(struct memory *memory, struct slice channel, 
             break;
         forget(memory, oldest);
     }
-    size_t len = join_key(channel, key, outcome->key);
+    size_t len = memory_join(channel, sender, outcome->key) + 1;
+    outcome->key[len - 1] = '\0';
+    memcpy(outcome->key + len, key.data, key.len);
+    len += key.len;
     struct map_node *node = map_find(&memory->outcomes, outcome->key, len);
     if (node) {
         mem_free(outcome);
@@ -95,9 +101,11 @@ static void complete(struct item *item, const struct outcome *outcome)
 static int publish(struct memory *memory, struct item *item, struct slice channel,
                    const struct storage_publication *publication)
 {
-    if (publication->key.len > STORAGE_KEY_MAX)
+    int error = ERROR_NO_MEMORY;
+
+    if (publication->key.len > STORAGE_KEY_MAX || publication->sender.len > ADDRESS_MAX)
         return ERROR_BAD_REQUEST;
-    item->outcome = outcome_get(memory, channel, publication->key, &item->repeats);
+    item->outcome = outcome_get(memory, channel, publication, &item->repeats);
     if (!item->outcome)
         return ERROR_NO_MEMORY;
     if (item->repeats)
@@ -106,7 +114,8 @@ static int publish(struct memory *memory, struct item *item, struct slice channe
         goto undo;
     item->len = publication->bytes.len;
     if (publication->store) {
-        if (!memory_history_add(memory, channel, publication, item->outcome))
+        error = memory_history_add(memory, channel, publication, item->outcome, &item->why);
+        if (error)
             goto undo;
         complete(item, item->outcome);
     }
@@ -119,7 +128,7 @@ undo:
     memory_audience_free(item->audience);
     item->to = NULL;
     item->audience = NULL;
-    return ERROR_NO_MEMORY;
+    return error;
 }
 
 void memory_publish_with(struct storage *storage, struct slice channel,

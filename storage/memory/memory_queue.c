@@ -136,7 +136,7 @@ void memory_page_add_session(struct page *page, struct registry_session *session
 
 static void call_back(struct storage_request *request, int error, const struct storage_result *result)
 {
-    static const struct storage_result empty = {.number = 0};
+    const struct storage_result empty = {.why = error && result ? result->why : slice_from(NULL, 0)};
 
     if (request)
         request->on_done(request, error, error ? &empty : result);
@@ -190,7 +190,8 @@ static bool deliver(struct memory *memory, const struct item *item)
 static void run_item(struct memory *memory, struct item *item)
 {
     bool received = deliver(memory, item);
-    struct storage_result result = {.number = item->counts_receiver ? received : item->number};
+    struct storage_result result = {.number = item->counts_receiver ? received : item->number,
+                                    .why = slice_text(item->why)};
     const struct page *page = item->page;
     struct outcome *outcome = item->outcome;
 

@@ -11,6 +11,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "proto/address.h"
 #include "proto/message.h"
 #include "proto/topic_trie.h"
 #include "storage/memory/registry.h"
@@ -40,7 +41,7 @@ struct audience {
 /* What a publication came to; kept under its key for a while, if it has one. */
 struct outcome {
     unsigned refs;
-    struct map_node node; /* in memory->outcomes by channel, NUL, key */
+    struct map_node node; /* in memory->outcomes by channel, NUL, sender, NUL, key */
     struct list by_age;
     uint64_t expires_ms;
     int64_t number; /* known once the message was delivered */
@@ -71,6 +72,7 @@ struct item {
     bool lists_instance;
     bool repeats; /* its outcome is another item's */
     int error;
+    const char *why; /* storage_result.why, constant; NULL: none */
     int64_t number;
     struct outcome *outcome; /* a reference; NULL: none */
     struct page *page;       /* owned; NULL: none */
@@ -92,6 +94,8 @@ struct memory {
     struct list pattern_list;
     struct map histories, outcomes; /* and the same in the order in which they run out: */
     struct list histories_by_age, outcomes_by_age;
+    struct map accounts, shares; /* memory_stored.c */
+    uint64_t stored_bytes;
     struct map presences;
     struct registry registry;
     struct list queue;
@@ -156,14 +160,39 @@ void memory_list_topics(struct storage *storage, size_t limit, struct storage_re
 void memory_history_init(struct memory *memory);
 void memory_history_close(struct memory *memory);
 
-/* Stores the message under the offset and epoch that it writes to `outcome`. False when memory is short:
- * nothing was changed. */
-bool memory_history_add(struct memory *memory, struct slice channel,
-                        const struct storage_publication *publication, struct outcome *outcome)
-    __attribute__((warn_unused_result));
+/* Stores the message under the offset and epoch that it writes to `outcome`. 0, or an error and then nothing was
+ * changed; `why` is the limit that was reached, or NULL. */
+int memory_history_add(struct memory *memory, struct slice channel,
+                       const struct storage_publication *publication, struct outcome *outcome,
+                       const char **why) __attribute__((warn_unused_result));
 
 void memory_history(struct storage *storage, struct slice channel, const struct storage_history_query *query,
                     struct storage_request *request);
+
+/* ---- memory_stored.c ---- */
+
+struct share;
+
+/* What one more message changes. */
+struct memory_growth {
+    bool begins;                 /* the channel has no history yet */
+    size_t added;                /* bytes */
+    size_t dropped, own_dropped; /* those of the messages that go for it; of the same sender's among them */
+};
+
+void memory_stored_init(struct memory *memory);
+void memory_stored_close(struct memory *memory); /* after the histories */
+
+/* NULL: the sender has stored nothing there. */
+struct share *memory_stored_find(const struct memory *memory, struct slice channel, struct slice sender);
+
+/* Enters a message. NULL: it would pass the limit `why`, or, without one, memory is short. */
+struct share *memory_stored_add(struct memory *memory, struct slice channel, struct slice sender,
+                                const struct memory_growth *growth, const char **why);
+void memory_stored_remove(struct memory *memory, struct share *share, size_t bytes);
+
+/* Both texts with a NUL between, which neither has; returns the length. */
+size_t memory_join(struct slice first, struct slice second, char *out);
 
 /* ---- memory_publish.c ---- */
 

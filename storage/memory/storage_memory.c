@@ -88,6 +88,7 @@ static void memory_destroy(struct storage *storage)
     event_free(memory->turn);
     memory_presence_close(memory);
     memory_history_close(memory);
+    memory_stored_close(memory);
     memory_publish_close(memory);
     registry_close(&memory->registry);
     memory_bus_close(memory);
@@ -133,6 +134,7 @@ struct storage *storage_memory_create(struct event_base *base)
         return NULL;
     memory->storage = (struct storage){.ops = &ops, .state = STORAGE_DOWN};
     memory_bus_init(memory);
+    memory_stored_init(memory);
     memory_history_init(memory);
     memory_publish_init(memory);
     memory_presence_init(memory);

@@ -6,6 +6,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 
 if score and tonumber(score) < now - ARGV[2] then
+  -- The dead are removed when memory is full too, which frees some: ZREM is never refused for it, nor what follows.
+  redis.call('ZREM', KEYS[1], ARGV[1])
   redis.call('ZADD', KEYS[1], now, ARGV[1])
   return 1
 end

@@ -6,10 +6,11 @@ local PIECE, VISITS = 16, 4000
 local stream, reverse = KEYS[1], ARGV[4] == '1'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('XTRIM', stream, 'MINID', string.format('%.0f', now - ARGV[5]))
+-- What is older is left out, not removed: reading writes nothing, and so is never refused.
+local oldest = string.format('%.0f', now - ARGV[5])
 
-local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+local first = redis.call('XRANGE', stream, oldest, '+', 'COUNT', 1)[1]
+local last = redis.call('XREVRANGE', stream, '+', oldest, 'COUNT', 1)[1]
 if not first then
   return {'', '', '', ''}
 end
@@ -25,6 +26,9 @@ local at = ARGV[1]
 if ARGV[2] ~= '' and ARGV[2] ~= epoch then
   at = ''
 end
+if not reverse and at ~= '' and tonumber(string.match(at, '^%d+')) < now - ARGV[5] then
+  at = ''
+end
 local left, bytes, visits, ended = tonumber(ARGV[3]), tonumber(ARGV[6]), VISITS, false
 -- Pieces grow as long as the messages are small: what is copied here is not much more than what is returned.
 local piece = 1
@@ -33,9 +37,9 @@ local reply = {first[1], last[1], epoch, ''}
 while left > 0 and bytes > 0 and visits > 0 and not ended do
   local entries
   if reverse then
-    entries = redis.call('XREVRANGE', stream, at == '' and '+' or '(' .. at, '-', 'COUNT', piece)
+    entries = redis.call('XREVRANGE', stream, at == '' and '+' or '(' .. at, oldest, 'COUNT', piece)
   else
-    entries = redis.call('XRANGE', stream, at == '' and '-' or '(' .. at, '+', 'COUNT', piece)
+    entries = redis.call('XRANGE', stream, at == '' and oldest or '(' .. at, '+', 'COUNT', piece)
   end
   ended = #entries < piece
   local before = bytes

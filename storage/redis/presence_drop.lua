@@ -14,6 +14,8 @@ end
 if hash[1] ~= ARGV[1] then
   return found and 0 or 1
 elseif #kept > 0 then
+  -- It only gets shorter: when memory is full too, for HDEL is never refused for that, nor what follows.
+  redis.call('HDEL', KEYS[1], 'presence')
   redis.call('HSET', KEYS[1], 'presence', table.concat(kept, ' '))
 else
   redis.call('HDEL', KEYS[1], 'presence')

@@ -25,17 +25,10 @@ enum { FIELD_COUNT = sizeof field_names / sizeof *field_names };
 
 bool redis_history_key(const struct redis_storage *storage, struct redis_key *key, struct slice channel)
 {
-    struct slice name = channel;
-    size_t kind = 0;
-
-    while (kind < name.len && name.data[kind] != ':')
-        kind++;
-    /* kind:{NAME} becomes history:{kind:NAME} */
-    if (channel.len >= CHANNEL_MAX || kind + 3 > name.len || name.data[kind + 1] != '{')
+    if (channel.len >= CHANNEL_MAX)
         return false;
-    key->len =
-        (size_t)snprintf(key->text, sizeof key->text, "%shistory:{%.*s:%.*s", storage->prefix, (int)kind,
-                         channel.data, (int)(channel.len - kind - 2), channel.data + kind + 2);
+    key->len = (size_t)snprintf(key->text, sizeof key->text, "%shistory:%.*s", storage->prefix,
+                                (int)channel.len, channel.data);
     return true;
 }
 

@@ -11,7 +11,12 @@
 /* The heartbeat is a script on one key, whatever the number of sessions. A timer of its own looks again at
  * the moment when another instance's lease runs out, so that its sessions don't wait for the next heartbeat.
  */
-enum { EXPIRED_MAX = 16, CHECK_MARGIN_MS = 5, FIXED = 3 /* elements of the reply before the ids */ };
+enum {
+    EXPIRED_MAX = 16,
+    CHECK_MARGIN_MS = 5,
+    REFUSED = 3,
+    FIXED = 4 /* elements of the reply before the ids */
+};
 
 static void arm(struct event *timer, uint64_t ms)
 {
@@ -49,6 +54,23 @@ static void look_for_the_dead(struct redis_storage *storage, const struct redis_
         arm(lease->check, (uint64_t)wait + CHECK_MARGIN_MS);
 }
 
+/* A heartbeat writes; so it tells whether writes are taken. */
+static void note_refusal(struct redis_storage *storage, struct slice why)
+{
+    char *refused = storage->lease.refused;
+    size_t len = why.len < sizeof storage->lease.refused ? why.len : sizeof storage->lease.refused - 1;
+    bool before = refused[0];
+
+    if (len)
+        memcpy(refused, why.data, len);
+    refused[len] = '\0';
+    if (len && !before)
+        log_error("redis refuses writes", log_str("reason", refused),
+                  log_str("action", "not ready until it takes them again"));
+    else if (!len && before)
+        log_info("redis takes writes again");
+}
+
 static void on_beaten(void *data, const struct redis_reply *reply, int error)
 {
     struct redis_storage *storage = data;
@@ -56,12 +78,18 @@ static void on_beaten(void *data, const struct redis_reply *reply, int error)
 
     storage->lease.in_flight = false;
     if (error) {
+        if (reply && was_up)
+            note_refusal(storage, reply->text);
         if (reply && !was_up)
             redis_setup_fail(storage, "heartbeat", reply);
+        else
+            redis_probe_beaten(storage);
         return;
     }
     if (!storage->lease.beating)
         return;
+    note_refusal(storage, redis_reply_text(reply, REFUSED));
+    redis_probe_beaten(storage);
     bool lost = redis_reply_integer(reply, 0) == 1;
     if (lost && was_up) {
         log_warn("registry lost this instance", log_str("action", "registering its sessions again"));
@@ -94,7 +122,7 @@ void redis_lease_proved(struct redis_storage *storage, uint64_t sequence)
         redis_probe_send(storage); /* that one was under way before */
 }
 
-static void beat(struct redis_storage *storage)
+void redis_lease_beat(struct redis_storage *storage)
 {
     char lease[16], max[8];
     struct redis_key key;
@@ -121,7 +149,7 @@ static void on_beat(evutil_socket_t fd, short what, void *data)
     struct redis_storage *storage = data;
 
     (void)fd, (void)what;
-    beat(storage);
+    redis_lease_beat(storage);
     redis_registry_refresh(storage);
     redis_probe_send(storage);
     redis_pattern_on_beat(storage);
@@ -131,7 +159,7 @@ static void on_beat(evutil_socket_t fd, short what, void *data)
 static void on_check(evutil_socket_t fd, short what, void *data)
 {
     (void)fd, (void)what;
-    beat(data);
+    redis_lease_beat(data);
 }
 
 bool redis_lease_init(struct redis_storage *storage)
@@ -152,7 +180,7 @@ void redis_lease_close(struct redis_storage *storage)
 void redis_lease_begin(struct redis_storage *storage)
 {
     storage->lease.beating = true;
-    beat(storage);
+    redis_lease_beat(storage);
     redis_probe_send(storage);
     arm(storage->lease.beat, next_beat_ms(storage));
 }

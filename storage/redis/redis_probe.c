@@ -30,6 +30,28 @@ static void finish(struct list *requests, int error)
         redis_done(container_of(node, struct storage_request, link), error, NULL);
 }
 
+/* Both the bus and the heartbeat have answered what was sent for these requests. */
+static void answer(struct redis_storage *storage)
+{
+    struct redis_probe *probe = &storage->probe;
+    struct list ready, *node;
+
+    list_init(&ready);
+    list_splice(&ready, &probe->sent);
+    while ((node = list_pop(&ready)))
+        redis_done_why(container_of(node, struct storage_request, link),
+                       storage->lease.refused[0] ? ERROR_UNAVAILABLE : ERROR_NONE,
+                       slice_text(storage->lease.refused));
+    if (!list_empty(&probe->next))
+        redis_probe_send(storage);
+}
+
+void redis_probe_beaten(struct redis_storage *storage)
+{
+    if (!storage->probe.in_flight)
+        answer(storage);
+}
+
 bool redis_probe_encode(struct redis_storage *storage, const char *correlation, struct buffer *out)
 {
     const struct message_fields fields = {.kind = MESSAGE_PROBE,
@@ -63,7 +85,8 @@ void redis_probe_send(struct redis_storage *storage)
     char correlation[48];
     struct slice channel = slice_from(storage->own_channel, storage->own_channel_len);
 
-    if (probe->in_flight)
+    /* Those whose probe came back still wait for the heartbeat's answer; a lease's proof waits for nobody. */
+    if (probe->in_flight || (!list_empty(&probe->sent) && !storage->lease.proof))
         return;
     probe->sequence++;
     correlation_text(probe, correlation);
@@ -74,6 +97,8 @@ void redis_probe_send(struct redis_storage *storage)
         if (redis_conn_command(redis_topology_pick(&storage->topology, args[1]), args, 3, on_published,
                                storage) == 0) {
             probe->in_flight = true;
+            if (!list_empty(&probe->next))
+                redis_lease_beat(storage);
             list_splice(&probe->sent, &probe->next);
             arm(storage);
         }
@@ -95,10 +120,10 @@ bool redis_probe_take(struct redis_storage *storage, struct slice bytes)
     probe->in_flight = false;
     event_del(probe->deadline);
     redis_setup_probed(storage);
-    redis_lease_proved(storage, probe->sequence);
-    finish(&probe->sent, 0);
-    if (!list_empty(&probe->next))
-        redis_probe_send(storage); /* unless that was done already */
+    uint64_t sequence = probe->sequence;
+    if (!storage->lease.in_flight)
+        answer(storage);
+    redis_lease_proved(storage, sequence);
     return true;
 }
 
@@ -113,7 +138,7 @@ void redis_probe_request(struct storage *base, struct storage_request *request)
     }
     list_append(&probe->next, &request->link);
     redis_probe_send(storage);
-    if (!probe->in_flight) {
+    if (!probe->in_flight && list_empty(&probe->sent)) {
         list_remove(&request->link);
         redis_later(storage, request, ERROR_NO_MEMORY);
     }

@@ -120,6 +120,7 @@ struct redis_lease {
     struct event *check; /* another instance's lease runs out before that */
     bool in_flight;
     bool beating;            /* no beat otherwise */
+    char refused[96];        /* what Redis said to the latest beat, if it refuses writes; else empty */
     uint64_t quiet_until_ms; /* monotonic: after an outage of all, nobody is reaped for a lease */
     uint64_t beat_ms;        /* monotonic: when the last heartbeat went out */
     uint64_t proof;          /* the probe that shows that the bus has been read up to now; 0: none is wanted */
@@ -193,6 +194,8 @@ size_t redis_glob_escape(struct slice text, char *out);
 /* ---- redis_task.c ---- */
 
 void redis_done(struct storage_request *request, int error, const struct storage_result *result);
+/* An error with words: storage_result.why. */
+void redis_done_why(struct storage_request *request, int error, struct slice why);
 void redis_later(struct redis_storage *storage, struct storage_request *request, int error);
 void redis_later_run(struct redis_storage *storage);
 void redis_later_cancel(struct redis_storage *storage); /* those made by the callbacks too */
@@ -323,6 +326,7 @@ void redis_probe_send(struct redis_storage *storage); /* unless one is under way
 /* Takes a message on the instance's own channel if it is a probe, whoever sent it. */
 bool redis_probe_take(struct redis_storage *storage, struct slice bytes);
 void redis_probe_on_down(struct redis_storage *storage, int error);
+void redis_probe_beaten(struct redis_storage *storage); /* a heartbeat was answered */
 /* An envelope that the instance's holder ignores, to see whether it has one. False when memory is short. */
 bool redis_probe_encode(struct redis_storage *storage, const char *correlation, struct buffer *out);
 
@@ -333,7 +337,7 @@ void redis_publish_with(struct storage *base, struct slice channel,
 
 /* ---- redis_history.c ---- */
 
-/* sb:history:{ADDRESS}; false when the channel is too long to be one. */
+/* sb:history:CHANNEL; false when the channel is too long to be one. */
 bool redis_history_key(const struct redis_storage *storage, struct redis_key *key, struct slice channel);
 void redis_history_read(struct storage *base, struct slice channel, const struct storage_history_query *query,
                         struct storage_request *request);
@@ -383,6 +387,7 @@ void redis_registry_forget(struct redis_storage *storage, struct redis_task *tas
 bool redis_lease_init(struct redis_storage *storage);
 void redis_lease_close(struct redis_storage *storage);
 void redis_lease_begin(struct redis_storage *storage); /* the first heartbeat of a connection */
+void redis_lease_beat(struct redis_storage *storage);  /* one more, unless one is under way */
 void redis_lease_on_down(struct redis_storage *storage);
 /* This process was stopped for so long that others may have stopped counting on it: until it has read what the bus holds
  * for it, it can't know who is to get what it publishes. */

@@ -17,6 +17,13 @@ void redis_done(struct storage_request *request, int error, const struct storage
     request->on_done(request, error, error || !result ? &nothing : result);
 }
 
+void redis_done_why(struct storage_request *request, int error, struct slice why)
+{
+    const struct storage_result result = {.why = why};
+
+    request->on_done(request, error, &result);
+}
+
 void redis_later(struct redis_storage *storage, struct storage_request *request, int error)
 {
     size_t kind = 0;

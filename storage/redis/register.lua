@@ -27,6 +27,8 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
 end
 
 if shared and redis.call('HGET', KEYS[1], 'conn') ~= ARGV[3] then
+  -- Written twice: what Redis may refuse comes before what removes.
+  write()
   redis.call('DEL', KEYS[1])
   write()
   return {0}
@@ -41,10 +43,10 @@ if restore and conn ~= '' and not ours and (old[4] or '') > ARGV[10] then
   return {1, conn, old[2] or '', old[3] or '', 0, ''}
 end
 
-redis.call('DEL', KEYS[1])
+-- The first write is the one that Redis may refuse, because its memory is full: then nothing has changed.
 write()
-if ours and old[5] then
-  redis.call('HSET', KEYS[1], 'presence', old[5])
+if not ours and old[5] then
+  redis.call('HDEL', KEYS[1], 'presence')
 end
 
 local receivers = 0

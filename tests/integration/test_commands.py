@@ -81,7 +81,8 @@ def test_ttl_ends_what_is_kept(connect, face, name):
 @both
 @pytest.mark.parametrize("store", [False, True])
 def test_the_same_key_is_delivered_once(connect, face, name, store):
-    senders, receiver = [connect(i, "/connect", face) for i in range(3)], connect(1, f"/connect?session={name}", face)
+    senders = [connect(i, f"/connect?user={name}", face) for i in range(3)]  # one sender, wherever it is connected
+    receiver = connect(1, f"/connect?session={name}", face)
     receipts = [sender.call("send", to=f"session:{name}", text=f"{i}", key="order 7", store=store)
                 for i, sender in enumerate(senders)]
     assert receipts[0]["receipt"] == "delivered"
@@ -106,7 +107,8 @@ def test_a_key_is_of_one_address_and_the_first_result_counts(connect, face, name
 
 @both
 def test_the_same_key_at_the_same_moment(connect, face, name):
-    senders, receiver = [connect(i, "/connect", face) for i in range(3)], connect(1, f"/connect?session={name}", face)
+    senders = [connect(i, f"/connect?user={name}", face) for i in range(3)]  # one sender, wherever it is connected
+    receiver = connect(1, f"/connect?session={name}", face)
     numbers = [(sender, sender.post("send", to=f"session:{name}", text=f"{key}", key=f"{key}", store=True))
                for key in range(30) for sender in senders]
     receipts = [sender.result(number) for sender, number in numbers]

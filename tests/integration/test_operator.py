@@ -245,7 +245,7 @@ BROKEN = {
     "kind-negative": envelope(kind=-1), "content-9": envelope(content=9),
     "payload-number": envelope(payload=7), "text-that-is-not-utf8": envelope(payload=b"\xff"), "to-number": envelope(to=5),
     "huge-claim": bytes.fromhex("9901a000a0a0" + "00" + "00" + "c6ffffffff"), "huge-array": b"\x99\xdd\xff\xff\xff\xff",
-    "deep": b"\x91" * 1000, "too-large": envelope(payload=b"x" * (2 << 20))}
+    "deep": b"\x91" * 1000, "too-large": envelope(payload=b"x" * (3 << 20))}
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=str)

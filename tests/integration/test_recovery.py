@@ -9,6 +9,8 @@ from lib import FACES, Cluster, RedisServer, StructuredClient, wait_until
 
 both = pytest.mark.parametrize("face", FACES)
 
+OPTIONS = {"history_bytes": "128MiB"}
+
 
 def place(message):
     """What a client remembers of the last message it handled."""

@@ -171,6 +171,7 @@ static void on_done(struct storage_request *request, int error, const struct sto
     call->cursor = copy_text(result->cursor);
     call->offset = copy_text(result->offset);
     call->epoch = copy_text(result->epoch);
+    call->why = copy_text(result->why);
     call->repeated = result->repeated;
     call->records = or_abort(calloc(result->record_count + 1, sizeof(struct seen_record)));
     call->record_count = result->record_count;
@@ -223,6 +224,7 @@ static void call_free(struct call *call)
     free(call->cursor);
     free(call->offset);
     free(call->epoch);
+    free(call->why);
     free(call);
 }
 

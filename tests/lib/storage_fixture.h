@@ -61,7 +61,7 @@ struct call {
     int error;
     int64_t number;
     size_t rank; /* the order in which calls ended */
-    char *cursor, *offset, *epoch;
+    char *cursor, *offset, *epoch, *why;
     bool repeated;
     struct seen_record *records;
     size_t record_count;

@@ -17,6 +17,7 @@
 bool world_on_redis, world_through_redis;
 struct redis_fixture world_redis;
 char world_prefix[32];
+struct storage_limits world_limits;
 
 bool world_begin(int argc, char **argv)
 {
@@ -37,6 +38,7 @@ int world_open(void **state)
 
     /* With what a pattern must not take for its own. */
     snprintf(world_prefix, sizeof world_prefix, "t[%u]*?\\:", ++tests);
+    world_limits = (struct storage_limits){.history_bytes = 0};
     world->base = event_base_new();
     list_init(&world->calls);
     *state = world;
@@ -90,7 +92,8 @@ struct peer *world_peer_with(struct storage_world *world, size_t index, uint32_t
                                               .heartbeat_ms = WORLD_HEARTBEAT_MS,
                                               .lease_ms = WORLD_LEASE_MS,
                                               .history_count = history_count,
-                                              .history_age_ms = history_age_ms};
+                                              .history_age_ms = history_age_ms,
+                                              .limits = world_limits};
     struct storage *storage = world_storage(world->base);
 
     assert_non_null(storage);

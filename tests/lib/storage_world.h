@@ -17,6 +17,7 @@ struct storage_world {
 extern bool world_on_redis;
 extern bool world_through_redis; /* peers started now send even to themselves through Redis */
 extern struct redis_fixture world_redis;
+extern struct storage_limits world_limits; /* of peers started now; zeroed for each test */
 extern char world_prefix[32]; /* one for each test, so that none sees what an earlier one left behind */
 
 /* From main()'s arguments: memory | redis. False when Redis doesn't start. */

@@ -29,6 +29,7 @@ struct extras {
     bool store;
     uint64_t ttl_ms;
     const char *key;
+    const char *sender;
 };
 
 static const struct extras stored = {.store = true};
@@ -45,7 +46,8 @@ static struct call *send_fields(struct storage_world *world, struct peer *peer, 
                                                     .fields = fields,
                                                     .store = extras.store,
                                                     .ttl_ms = extras.ttl_ms,
-                                                    .key = slice_text(extras.key)};
+                                                    .key = slice_text(extras.key),
+                                                    .sender = slice_text(extras.sender)};
     CALL(call, storage_publish_with, peer->storage, slice_text(channel), &publication);
     buffer_close(&bytes);
     return call;
@@ -429,6 +431,179 @@ static void await_gone(struct storage_world *world, struct peer *peer)
         assert_true(clock_monotonic_ms() < deadline);
 }
 
+/* A message of `size` bytes, all that counts. */
+static struct call *send_sized(struct storage_world *world, struct peer *peer, const char *channel,
+                               const char *sender, size_t size)
+{
+    static char text[8192];
+    struct extras extras = {.store = true, .sender = sender};
+
+    assert_in_range(size, STORAGE_MESSAGE_OVERHEAD + plain.from.len, sizeof text);
+    memset(text, 'x', sizeof text);
+    text[size - STORAGE_MESSAGE_OVERHEAD - plain.from.len] = '\0';
+    return send_text(world, peer, channel, text, extras);
+}
+
+static void expect_stored(struct storage_world *world, struct peer *peer, const char *channel,
+                          const char *sender, size_t size)
+{
+    struct call *call = send_sized(world, peer, channel, sender, size);
+
+    world_expect(world, call, ERROR_NONE, 0);
+    assert_string_not_equal(call->offset, "");
+}
+
+static void expect_refused(struct storage_world *world, struct peer *peer, const char *channel,
+                           const char *sender, size_t size, int error, const char *why)
+{
+    struct call *call = send_sized(world, peer, channel, sender, size);
+
+    world_expect(world, call, error, 0);
+    assert_string_equal(call->why, why);
+    assert_string_equal(call->offset, "");
+}
+
+static size_t count_at(struct storage_world *world, struct peer *peer, const char *channel)
+{
+    return read_query(world, peer, channel, NULL, NULL, 1000, false)->record_count;
+}
+
+static void test_bytes_of_an_address(void **state)
+{
+    struct storage_world *world = *state;
+
+    world_limits.history_bytes = 4000;
+    struct peer *peer = world_peer(world, 0);
+    for (int i = 0; i < 6; i++)
+        expect_stored(world, peer, topic, "user:amy", 1000);
+    assert_int_equal(count_at(world, peer, topic), 4);
+    expect_stored(world, peer, topic, "user:bob", 2001);
+    assert_int_equal(count_at(world, peer, topic), 2);
+    expect_refused(world, peer, topic, "user:amy", 4001, ERROR_TOO_LARGE, "history_bytes");
+    assert_int_equal(count_at(world, peer, topic), 2);
+    expect_stored(world, peer, topic, "user:amy", 4000);
+    assert_int_equal(count_at(world, peer, topic), 1);
+}
+
+static void test_bytes_of_all(void **state)
+{
+    struct storage_world *world = *state;
+
+    world_limits.stored_bytes = 3000;
+    world_limits.history_bytes = 2000;
+    struct peer *peer = world_peer(world, 0);
+    expect_stored(world, peer, "topic:{a}", "user:amy", 1000);
+    expect_stored(world, peer, "topic:{b}", "user:bob", 2000);
+    world_subscribe(world, peer, "topic:{c}");
+    expect_refused(world, peer, "topic:{c}", "user:eve", 600, ERROR_LIMIT, "stored_bytes");
+    expect_refused(world, peer, "topic:{a}", "user:amy", 1000, ERROR_LIMIT, "stored_bytes");
+    world_drain(world, peer);
+    assert_int_equal(peer_count(peer, "topic:{c}", NULL), 0); /* it wasn't published either */
+    assert_int_equal(count_at(world, peer, "topic:{c}"), 0);
+    /* What replaces as much is still taken. */
+    expect_stored(world, peer, "topic:{b}", "user:eve", 1500);
+    expect_stored(world, peer, "topic:{a}", "user:eve", 1200);
+    expect_refused(world, peer, "topic:{a}", "user:eve", 600, ERROR_LIMIT, "stored_bytes");
+}
+
+static void test_bytes_of_a_sender(void **state)
+{
+    struct storage_world *world = *state;
+
+    world_limits.sender_bytes = 2500;
+    struct peer *peer = world_peer_with(world, 0, 2, 0);
+    expect_stored(world, peer, "topic:{a}", "user:amy", 1000);
+    expect_stored(world, peer, "topic:{b}", "user:amy", 1000);
+    expect_refused(world, peer, "topic:{b}", "user:amy", 1000, ERROR_LIMIT, "sender_bytes");
+    /* Others have their own. */
+    expect_stored(world, peer, "topic:{b}", "user:bob", 1000);
+    expect_stored(world, peer, "topic:{b}", "session:amy", 1000);
+    /* And what others pushed out of a history counts no more. */
+    expect_stored(world, peer, "topic:{c}", "user:amy", 1500);
+    expect_refused(world, peer, "topic:{c}", "user:amy", 600, ERROR_LIMIT, "sender_bytes");
+    assert_int_equal(count_at(world, peer, "topic:{c}"), 1);
+}
+
+static void test_addresses(void **state)
+{
+    struct storage_world *world = *state;
+
+    world_limits.stored_addresses = 4;
+    world_limits.sender_addresses = 2;
+    struct peer *peer = world_peer_with(world, 0, 1, 0);
+    expect_stored(world, peer, "topic:{a}", "user:amy", 600);
+    expect_stored(world, peer, "user:{a}", "user:amy", 600);
+    expect_refused(world, peer, "topic:{c}", "user:amy", 600, ERROR_LIMIT, "sender_addresses");
+    expect_stored(world, peer, "topic:{a}", "user:amy", 600);
+    expect_stored(world, peer, "topic:{c}", "user:bob", 600);
+    /* Bob's takes the place of amy's. */
+    expect_stored(world, peer, "topic:{a}", "user:bob", 600);
+    expect_stored(world, peer, "topic:{d}", "user:amy", 600);
+    expect_refused(world, peer, "topic:{e}", "api", 600, ERROR_LIMIT, "stored_addresses");
+    expect_stored(world, peer, "topic:{d}", "api", 600);
+}
+
+/* Redis keeps account of what is too old for a little longer. */
+static void await_stored(struct storage_world *world, struct peer *peer, const char *channel,
+                         const char *sender, size_t size)
+{
+    uint64_t deadline = clock_monotonic_ms() + 10000;
+
+    for (;;) {
+        struct call *call = send_sized(world, peer, channel, sender, size);
+        AWAIT(world->base, call->done);
+        if (!call->error)
+            return;
+        assert_int_equal(call->error, ERROR_LIMIT);
+        assert_true(clock_monotonic_ms() < deadline);
+    }
+}
+
+/* What is too old counts no more, of whomever. */
+static void test_limits_age(void **state)
+{
+    struct storage_world *world = *state;
+
+    world_limits.stored_addresses = world_limits.sender_addresses = 1;
+    world_limits.stored_bytes = world_limits.sender_bytes = 1000;
+    struct peer *peer = world_peer_with(world, 0, 0, 250);
+    expect_stored(world, peer, topic, "user:amy", 1000);
+    expect_refused(world, peer, "topic:{b}", "user:bob", 600, ERROR_LIMIT, "stored_addresses");
+    expect_refused(world, peer, topic, "user:amy", 600, ERROR_LIMIT, "stored_bytes");
+    await_gone(world, peer);
+    await_stored(world, peer, "topic:{b}", "user:bob", 1000);
+    await_stored(world, peer, "topic:{c}", "user:amy", 1000);
+    assert_int_equal(count_at(world, peer, "topic:{b}"), 0);
+}
+
+/* One sender's key is nobody else's, however it is written. */
+static void test_keys_are_a_senders_own(void **state)
+{
+    static const struct extras keyed[] = {
+        {.store = true, .key = "k", .sender = "user:amy"},
+        {.store = true, .key = "k", .sender = "session:amy"},
+        {.store = true, .key = "k", .sender = "user:bob"},
+        {.store = true, .key = "k", .sender = "api"},
+        {.store = true, .key = "b:k", .sender = "user:a"},
+        {.store = true, .key = "k", .sender = "user:a:b"},
+        {.store = true, .key = "k", .sender = "user:a%3Ab"},
+        {.store = true, .key = "user:amy:k", .sender = "api"},
+        {.store = true, .key = "k", .sender = "user:a b{}"},
+    };
+    enum { COUNT = sizeof keyed / sizeof *keyed };
+    struct storage_world *world = *state;
+    struct peer *peer = world_peer(world, 0);
+
+    for (size_t round = 0; round < 2; round++) {
+        for (size_t i = 0; i < COUNT; i++) {
+            struct call *call = send_text(world, peer, topic, "x", keyed[i]);
+            world_expect(world, call, ERROR_NONE, 0);
+            assert_int_equal(call->repeated, round == 1);
+        }
+    }
+    assert_int_equal(read_all(world, peer)->record_count, COUNT);
+}
+
 static void test_age_limit(void **state)
 {
     struct storage_world *world = *state;
@@ -613,18 +788,20 @@ static void test_keys_are_as_documented(void **state)
     struct peer *peer = world_peer(world, 0);
     char key[128];
 
-    struct call *call = send_text(world, peer, "topic:{a%20b}", "x",
-                                  (struct extras){.store = true, .ttl_ms = 1000, .key = "k 1"});
+    struct call *call =
+        send_text(world, peer, "topic:{a%20b}", "x",
+                  (struct extras){.store = true, .ttl_ms = 1000, .key = "k 1", .sender = "session:b:a{"});
     world_expect(world, call, ERROR_NONE, 0);
-    snprintf(key, sizeof key, "%shistory:{topic:a%%20b}", world_prefix);
+    snprintf(key, sizeof key, "%shistory:topic:{a%%20b}", world_prefix);
     redisReply *reply = command("XRANGE %s - +", key);
     assert_int_equal(reply->elements, 1);
     assert_string_equal(reply->element[0]->element[0]->str, call->offset);
-    assert_int_equal(reply->element[0]->element[1]->elements, 14);
-    assert_string_equal(reply->element[0]->element[1]->element[12]->str, "expires");
+    assert_int_equal(reply->element[0]->element[1]->elements, 16);
+    assert_string_equal(reply->element[0]->element[1]->element[14]->str, "expires");
     freeReplyObject(reply);
-    assert_in_range(ask_number("PTTL %s", key), 24 * 3600 * 1000 - 5000, 24 * 3600 * 1000);
-    snprintf(key, sizeof key, "%sonce:topic:{a%%20b}:k%%201", world_prefix);
+    /* A little more, so that not every message has to renew it. */
+    assert_in_range(ask_number("PTTL %s", key), 27 * 3600 * 1000 - 5000, 27 * 3600 * 1000);
+    snprintf(key, sizeof key, "%sonce:topic:{a%%20b}:session:b%%3Aa%%7B:k%%201", world_prefix);
     assert_in_range(ask_number("PTTL %s", key), STORAGE_KEY_LIFE_MS - 5000, STORAGE_KEY_LIFE_MS);
 }
 
@@ -635,7 +812,7 @@ static void test_foreign_hands(void **state)
     struct peer *peer = world_peer(world, 0);
     char key[128];
 
-    snprintf(key, sizeof key, "%shistory:{topic:orders.eu}", world_prefix);
+    snprintf(key, sizeof key, "%shistory:topic:{orders.eu}", world_prefix);
     struct call *call = store_many(world, peer, 3);
     freeReplyObject(command("XTRIM %s MAXLEN 0", key));
     assert_int_equal(read_query(world, peer, topic, call->offset, call->epoch, 10, false)->number, 0);
@@ -703,6 +880,12 @@ int main(int argc, char **argv)
         WORLD_TEST(test_ttl),
         WORLD_TEST(test_a_key_delivers_once),
         WORLD_TEST(test_key_lengths),
+        WORLD_TEST(test_bytes_of_an_address),
+        WORLD_TEST(test_bytes_of_all),
+        WORLD_TEST(test_bytes_of_a_sender),
+        WORLD_TEST(test_addresses),
+        WORLD_TEST(test_limits_age),
+        WORLD_TEST(test_keys_are_a_senders_own),
         WORLD_TEST(test_down_and_destroyed),
     };
     static const struct CMUnitTest shared[] = {

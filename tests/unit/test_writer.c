@@ -161,6 +161,49 @@ static void test_payloads(void **state)
            10);
 }
 
+/* An array of which elements were taken back: the count is that of what stayed. */
+static void test_arrays_of_unknown_length(void **state)
+{
+    static const char *const items[] = {"a", "bb", "c"};
+
+    (void)state;
+    for (int face = FACE_JSON; face <= FACE_MSGPACK; face++) {
+        for (size_t kept = 0; kept <= 3; kept++) {
+            begin((enum face)face);
+            writer_map(&writer, 2);
+            writer_key(&writer, "list");
+            size_t begun = writer_array_begin(&writer);
+            for (size_t i = 0; i < 3; i++) {
+                struct writer_mark mark = writer_mark(&writer);
+                writer_str(&writer, slice_text(items[i]));
+                if (i >= kept)
+                    writer_rewind(&writer, mark);
+            }
+            writer_array_end(&writer, begun, kept);
+            writer_pair_int(&writer, "x", 1);
+            writer_end(&writer);
+            if (face == FACE_JSON) {
+                static const char *const texts[] = {"[]", "[\"a\"]", "[\"a\",\"bb\"]",
+                                                    "[\"a\",\"bb\",\"c\"]"};
+                char text[64];
+                snprintf(text, sizeof text, "{\"list\":%s,\"x\":1}", texts[kept]);
+                expect_json(text);
+            } else {
+                static const char all[] = "\xa1"
+                                          "a\xa2"
+                                          "bb\xa1"
+                                          "c";
+                static const size_t lens[] = {0, 2, 5, 7};
+                char bytes[64] = "\x82\xa4list\xdd\0\0\0";
+                bytes[10] = (char)kept;
+                memcpy(bytes + 11, all, lens[kept]);
+                memcpy(bytes + 11 + lens[kept], "\xa1x\x01", 3);
+                expect(bytes, 14 + lens[kept]);
+            }
+        }
+    }
+}
+
 /* What claims to be JSON but isn't must not break the frame around it. */
 static void test_a_payload_that_is_no_json(void **state)
 {
@@ -213,7 +256,7 @@ int main(void)
         TEST(test_all_kinds),       TEST(test_several_frames_in_a_row),
         TEST(test_escapes),         TEST(test_lengths_of_strings),
         TEST(test_payloads),        TEST(test_a_payload_that_is_no_json),
-        TEST(test_memory_is_short),
+        TEST(test_memory_is_short), TEST(test_arrays_of_unknown_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
