@@ -104,7 +104,7 @@ def test_before_descriptors_run_out_newcomers_get_503(storage):
         assert clients[0].recv() == "u0:x"
         for client in clients:
             client.close()
-        wait_until(lambda: broker.stats()["online"] == 0, "all have left")
+        wait_until(lambda: broker.stats()["sessions"] == 0, "all have left the registry")
         assert status(broker) == 101
 
 
