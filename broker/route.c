@@ -14,6 +14,8 @@
 struct path {
     struct slice segments[ROUTE_SEGMENTS_MAX * 2]; /* room for a prefix as well */
     bool malformed[ROUTE_SEGMENTS_MAX * 2];        /* a broken percent-escape */
+    bool alias[ROUTE_SEGMENTS_MAX * 2]; /* another spelling of what needs no escape: matches no literal, or whoever stands in
+                                           front and decides by the path would be led astray */
     size_t count;
     char text[ROUTE_PATH_MAX];
 };
@@ -46,6 +48,7 @@ static bool split_path(struct path *path, const char *text, size_t len, bool dec
         if (path->count == sizeof path->segments / sizeof path->segments[0])
             return false;
         path->malformed[path->count] = false;
+        path->alias[path->count] = !decoded && target_is_alias(slice_from(segment, size));
         start += size + 1;
         if (!decoded)
             size = target_decode(segment, size, &path->malformed[path->count]);
@@ -56,7 +59,7 @@ static bool split_path(struct path *path, const char *text, size_t len, bool dec
 
 static bool literal_matches(const struct route_segment *segment, const struct path *path, size_t index)
 {
-    return !path->malformed[index] &&
+    return !path->malformed[index] && !path->alias[index] &&
            slice_equal(slice_from(segment->literal, segment->literal_len), path->segments[index]);
 }
 
@@ -100,7 +103,7 @@ static size_t prefix_segments(const char *prefix, const struct path *path)
     size_t count = 0;
     while (*prefix == '/') {
         size_t len = strcspn(++prefix, "/");
-        if (count == path->count || path->malformed[count] ||
+        if (count == path->count || path->malformed[count] || path->alias[count] ||
             !slice_equal(slice_from(prefix, len), path->segments[count]))
             return 0;
         prefix += len;

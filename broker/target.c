@@ -1,5 +1,6 @@
 #include "broker/target.h"
 
+#include <ctype.h>
 #include <string.h>
 
 bool target_find(struct slice input, struct slice *target)
@@ -58,6 +59,18 @@ size_t target_decode(char *text, size_t len, bool *broken)
         text[out++] = c;
     }
     return out;
+}
+
+bool target_is_alias(struct slice text)
+{
+    for (size_t i = 0; i + 2 < text.len; i++) {
+        int high = text.data[i] == '%' ? hex_digit(text.data[i + 1]) : -1;
+        int low = high >= 0 ? hex_digit(text.data[i + 2]) : -1;
+        int c = high * 16 + low;
+        if (low >= 0 && c && c < 0x80 && (isalnum(c) || strchr("-._~", c)))
+            return true;
+    }
+    return false;
 }
 
 struct slice target_query(struct slice target)

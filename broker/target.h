@@ -18,6 +18,9 @@ struct slice target_path(struct slice target);
 /* Decodes percent-escapes in place and returns the new length. Broken ones stay as they are and set `*broken`. */
 size_t target_decode(char *text, size_t len, bool *broken);
 
+/* Whether it escapes a character that needs no escape (RFC 3986 section 2.3), so that it is another spelling of a name. */
+bool target_is_alias(struct slice text);
+
 /* What stands behind the "?"; empty when there is none. */
 struct slice target_query(struct slice target);
 

@@ -87,7 +87,7 @@ static bool set_ping_timer(struct ws_server *server)
 {
     const struct config *config = server->config;
     const uint64_t times[] = {config->ping_timeout, config->ping_interval, config->stall_timeout,
-                              config->message_timeout};
+                              config->message_timeout, config->close_timeout};
     uint64_t period = UINT64_MAX;
 
     for (size_t i = 0; i < sizeof times / sizeof *times; i++)
@@ -162,6 +162,7 @@ struct ws_server *ws_server_create(const struct ws_options *options)
     list_init(&server->dirty);
     list_init(&server->quiet);
     list_init(&server->pinged);
+    list_init(&server->closing);
     list_init(&server->full_sockets);
     list_init(&server->assembling);
     server->now_ms = clock_monotonic_ms();

@@ -72,7 +72,7 @@ static bool is_connect(const struct config *config, struct slice target)
     char text[1024];
     bool broken = false;
 
-    if (path.len > sizeof text)
+    if (path.len > sizeof text || target_is_alias(path))
         return false;
     memcpy(text, path.data, path.len);
     path = slice_from(text, target_decode(text, path.len, &broken));

@@ -77,6 +77,7 @@ struct ws {
     bool awaiting_writable;
     bool unsent; /* libwebsockets keeps what the socket didn't take, and session_keeps() was told */
     bool said_why; /* the close frame is being written */
+    bool ending;   /* it is written, and the client has sent its own */
     bool skipping; /* the rest of a refused message is thrown away */
 };
 
@@ -149,17 +150,22 @@ static void drop(struct session_transport *transport)
 static void close_connection(struct session_transport *transport, int code)
 {
     struct ws *ws = container_of(transport, struct ws, transport);
-    uint64_t timeout = ws->server->config->close_timeout;
 
     ws->close_code = (uint16_t)code;
     ws_gate_shut(&ws->stream.gate);
     list_remove(&ws->due);
+    ws->due_ms = clock_monotonic_ms() + ws->server->config->close_timeout;
+    list_append(&ws->server->closing, &ws->due);
     list_remove(&ws->full);
     drop_assembly(ws);
     /* The client's answer to the close frame must be read, whatever stopped reading. */
     lws_rx_flow_control(ws->wsi, 1);
-    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, (int)((timeout + 999) / 1000));
     want_write(transport);
+}
+
+static void drop_now(struct ws *ws)
+{
+    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
 }
 
 static const struct session_transport_ops transport_ops = {
@@ -257,8 +263,8 @@ void ws_connections_on_flush(struct loop_task *task)
 
     for (struct list *link; (link = list_pop(&server->dirty));) {
         struct ws *ws = container_of(link, struct ws, dirty);
-        if (!flush(ws))
-            lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
+        if (ws->ending || !flush(ws))
+            drop_now(ws);
         else if (ws->unsent) /* at once: a large message to many who don't read would be copied for all of them first */
             budget_relieve(server->options.budget);
     }
@@ -271,12 +277,16 @@ int ws_connection_writable(struct lws *wsi)
     if (!ws)
         return 0;
     ws->awaiting_writable = false;
+    /* Told once more, libwebsockets would not wait for the client's close frame. */
+    if (ws->said_why)
+        return 0;
     struct outbox *outbox = session_outbox(ws->session);
     if (ws->close_code && (!outbox || !outbox->count) && !lws_partial_buffered(wsi)) {
         struct slice reason = session_close_reason(ws->session);
         ws->said_why = true;
         lws_close_reason(wsi, (enum lws_close_status)ws->close_code, (unsigned char *)(uintptr_t)reason.data,
                          reason.len);
+        ws->stream.last_words = ws->stream.gate.closed;
         return -1;
     }
     return flush(ws) ? 0 : -1;
@@ -424,6 +434,13 @@ void ws_connections_tick(struct ws_server *server)
             break;
         send_ping(ws, now);
     }
+    while (!list_empty(&server->closing)) {
+        struct ws *ws = container_of(server->closing.next, struct ws, due);
+        if (ws->due_ms > now)
+            break;
+        list_remove(&ws->due);
+        drop_now(ws);
+    }
     budget_relieve(server->options.budget);
 }
 
@@ -492,6 +509,17 @@ static uint64_t max_message(const void *data)
     return ws->server->config->max_message;
 }
 
+/* Everything is said, and the client has nothing more to say: libwebsockets would wait for its close frame all the same. */
+static void on_last_words(void *data)
+{
+    struct ws *ws = data;
+
+    ws->ending = true;
+    list_remove(&ws->dirty);
+    list_append(&ws->server->dirty, &ws->dirty);
+    loop_defer(ws->server->options.loop, &ws->server->flush_task);
+}
+
 static void linger(void *data, int fd)
 {
     struct ws *ws = data;
@@ -510,6 +538,7 @@ static bool may_close(void *data)
 static const struct ws_stream_calls stream_calls = {
     .gate = {.may_close = may_close, .on_ping = on_ping, .on_violation = on_violation},
     .max_message = max_message,
+    .on_last_words = on_last_words,
     .linger = linger,
 };
 
@@ -612,9 +641,12 @@ int ws_connection_peer_close(struct lws *wsi, const unsigned char *payload, size
         wrong = CLOSE_INVALID_TEXT;
     if (ws)
         ws->peer_code = (uint16_t)(wrong ? wrong : code);
-    if (wrong)
-        lws_close_reason(wsi, (enum lws_close_status)wrong, NULL, 0);
-    return wrong ? -1 : 0;
+    if (!wrong)
+        return 0;
+    if (ws)
+        ws->stream.last_words = true;
+    lws_close_reason(wsi, (enum lws_close_status)wrong, NULL, 0);
+    return -1;
 }
 
 /* ---- life ---- */

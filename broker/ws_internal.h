@@ -53,6 +53,7 @@ struct ws_server {
     struct loop_task flush_task;
     struct list quiet;  /* connections by when their next ping is due */
     struct list pinged; /* connections by when their pong is overdue */
+    struct list closing; /* connections by when the client's close frame is overdue */
     struct list full_sockets; /* connections whose sockets are full, by when they are looked at */
     struct list assembling;   /* messages that are not complete, by when they must be */
     uint64_t now_ms;          /* monotonic, as of the last tick: within a second */

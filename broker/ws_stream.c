@@ -193,8 +193,11 @@ static ssize_t write_tls(struct ws_stream *stream, const char *data, size_t len)
 ssize_t send(int fd, const void *data, size_t len, int flags)
 {
     struct ws_stream *stream = stream_of(fd);
+    ssize_t sent = stream && stream->tls && len ? write_tls(stream, data, len) : sendto(fd, data, len, flags, NULL, 0);
 
-    return stream && stream->tls && len ? write_tls(stream, data, len) : sendto(fd, data, len, flags, NULL, 0);
+    if (stream && stream->last_words && sent == (ssize_t)len)
+        stream->calls->on_last_words(stream->data);
+    return sent;
 }
 
 static bool may_still_send(const struct ws_stream *stream)

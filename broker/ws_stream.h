@@ -16,6 +16,8 @@
 struct ws_stream_calls {
     struct ws_gate_calls gate;
     uint64_t (*max_message)(const void *data); /* bytes */
+    /* What libwebsockets wrote after `last_words` was set has left whole. From inside one of its calls. */
+    void (*on_last_words)(void *data);
     /* libwebsockets is about to close the descriptor while the client may still send. `fd` is another one of the same socket, the
      * callee's, to be read until the client has ended: unread bytes would make the end a reset, and our close frame be lost. */
     void (*linger)(void *data, int fd);
@@ -30,6 +32,7 @@ struct ws_stream {
     uint32_t begin_len, begin_at, request_len;
     struct ws_gate gate;
     int fd;            /* not owned; -1 when closed */
+    bool last_words;   /* only a close frame is still to be written */
     bool wants_write;  /* it can't be read on before something was written */
 };
 

@@ -72,7 +72,14 @@ def test_arguments_are_percent_decoded_only(either, query, session):
         assert either.log_wait("session online", since=mark)["session"].startswith(session + "~")
 
 
-@pytest.mark.parametrize("path", ["/connect", "/%63onnect", "/testWebsocket/connect"])
+@pytest.mark.parametrize("path", ["/%77ebsocket/a", "/%63onnect", "/testWebsocke%74/websocket/a", "/websocket%2Fa"])
+def test_no_other_spelling_of_a_path_leads_to_it(either, path):
+    """Whoever stands in front and decides by the path sees it as it was sent."""
+    with raw(either, path) as client:
+        assert client.status == 404
+
+
+@pytest.mark.parametrize("path", ["/connect", "/testWebsocket/connect"])
 def test_connect_is_found(either, path):
     with raw(either, f"{path}?session=a/b") as client:
         assert client.status == 101
