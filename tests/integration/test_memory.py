@@ -276,8 +276,11 @@ def test_unfinished_messages_share_the_budget():
         assert count - limit // (900 * KIB) <= cut < count
         assert broker.log("slow sender cut")[0]["reason"] == "memory_budget"
         assert len(broker.log("memory budget reached")) == 1
-        for client in clients:
+        for client in clients[:-1]:  # the last one stays, behind all that is freed
             client.close()
+        if not SANITIZED:
+            wait_until(lambda: rss_bytes(broker) - before < 16 * MIB, "the system has it back")
+        clients[-1].close()
         wait_until(lambda: broker.stats()["memory"]["used"] < KIB, "all is given back, but the bystander's empty queue")
 
 
@@ -288,7 +291,7 @@ def test_the_budget_cuts_the_fattest_of_those_that_take_nothing(name):
         stalled = [stack.enter_context(broker.raw(f"/topics/{name}-{i}", rcvbuf=8192)) for i in range(6)]
         for i in range(3):
             publish(broker, f"{name}-{i}", 1.5)
-        time.sleep(2.5)  # long enough that they count as taking nothing
+        time.sleep(4)  # long enough that they count as taking nothing
         for i in range(3, 6):
             publish(broker, f"{name}-{i}", 5)
         wait_until(lambda: broker.counter("sessions_shed") > 0, "one is cut")
