@@ -105,6 +105,8 @@ static void set_reading(struct session_transport *transport, bool on)
 {
     struct ws *ws = container_of(transport, struct ws, transport);
 
+    if (!on)
+        pulse_hold_back(&ws->pulse);
     lws_rx_flow_control(ws->wsi, on);
 }
 
@@ -207,6 +209,7 @@ static void fill(struct ws *ws, size_t written)
     if (written || !ws->unsent)
         session_keeps(ws->session, BUDGET_UNSENT, written > UNSENT_MIN ? written : UNSENT_MIN);
     ws->unsent = true;
+    pulse_hold_back(&ws->pulse);
     if (ws->close_code || !list_empty(&ws->full))
         return;
     uint64_t now = clock_monotonic_ms();
