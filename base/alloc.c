@@ -1,5 +1,6 @@
 #include "base/alloc.h"
 
+#include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,4 +73,9 @@ void mem_free(void *ptr)
 {
     if (ptr)
         hook.release(hook.data, ptr);
+}
+
+void mem_trim(void)
+{
+    malloc_trim(0);
 }

@@ -24,5 +24,6 @@ void *mem_dup(const void *data, size_t size);
 char *mem_strdup(const char *text);              /* NULL in, NULL out */
 char *mem_strndup(const char *text, size_t len); /* len bytes exactly, then a NUL */
 void mem_free(void *ptr);                        /* NULL is allowed */
+void mem_trim(void); /* gives what is free back to the system: for after much was freed, since it may take milliseconds */
 
 #endif

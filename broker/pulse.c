@@ -10,6 +10,7 @@ void pulse_ping(struct pulse *pulse, uint64_t nonce, struct socket_progress prog
     pulse->nonce = nonce;
     pulse->edge = progress.edge;
     pulse->heard = false;
+    pulse->held_back = false;
 }
 
 bool pulse_pong(struct pulse *pulse, const void *payload, size_t len)
@@ -20,16 +21,24 @@ bool pulse_pong(struct pulse *pulse, const void *payload, size_t len)
     return true;
 }
 
+void pulse_hold_back(struct pulse *pulse)
+{
+    pulse->held_back = true;
+}
+
 enum pulse_verdict pulse_judge(struct pulse *pulse, struct socket_progress progress, bool held_back)
 {
+    bool waits = held_back || pulse->held_back;
+
     bool reads = progress.edge > pulse->edge + EDGE_ROUNDING;
 
     pulse->edge = progress.edge;
+    pulse->held_back = held_back;
     if (pulse->heard) {
         pulse->nonce = 0;
         return PULSE_ALIVE;
     }
-    return held_back || reads ? PULSE_WAIT : PULSE_DEAD;
+    return waits || reads ? PULSE_WAIT : PULSE_DEAD;
 }
 
 void pulse_stall(struct pulse *pulse, uint64_t now_ms, struct socket_progress progress)

@@ -24,6 +24,7 @@ struct pulse {
     uint64_t acked;    /* the same's, at the last look while the socket is full */
     uint64_t moved_ms; /* when that last grew; monotonic */
     bool heard;        /* a message, or a piece of one, came since the ping */
+    bool held_back;    /* at some time since the ping, or since it was judged last: see pulse_judge() */
 };
 
 enum pulse_verdict {
@@ -38,8 +39,11 @@ void pulse_ping(struct pulse *pulse, uint64_t nonce, struct socket_progress prog
 /* Whether a pong answers it. */
 bool pulse_pong(struct pulse *pulse, const void *payload, size_t len);
 
-/* The ping's timeout is over. `held_back`: the client isn't read at the moment, or its socket is full, so that an answer could
- * not have come, or the ping not have gone; the second is then judged by pulse_still_ms(). */
+/* The client isn't read for now, or its socket is full: an answer can't come, or the ping not go. */
+void pulse_hold_back(struct pulse *pulse);
+
+/* The ping's timeout is over. `held_back`: it is at this moment. One that was has the whole timeout from then on; one whose socket
+ * stays full is judged by pulse_still_ms(). */
 enum pulse_verdict pulse_judge(struct pulse *pulse, struct socket_progress progress, bool held_back);
 
 /* The client's socket is full from now on. */

@@ -41,7 +41,8 @@ struct session_transport_ops {
      * begun; 0 when neither is so. */
     uint64_t (*still_ms)(struct session_transport *transport);
 
-    /* After close(): give back at once what is kept for the session. A client that doesn't read is not told why, then. */
+    /* After close(): give back at once what is kept for the session, session_keeps() included. A client that doesn't read is not
+     * told why, then, and session_detach() may follow from inside: neither may be in use. */
     void (*drop)(struct session_transport *transport);
 };
 

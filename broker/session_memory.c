@@ -190,9 +190,9 @@ static void holder_cut(struct budget_holder *holder)
     held_drop(&session->pending, SIZE_MAX);
     session_recover_forget(session);
     session_drop_input(session);
+    budget_let_go(holder);
     if (session->transport)
         session->transport->ops->drop(session->transport);
-    budget_let_go(holder);
 }
 
 const struct budget_ops session_budget_ops = {

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 struct socket_progress socket_progress(int fd)
 {
@@ -52,4 +54,10 @@ void socket_reset_on_close(int fd)
     const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
 
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
+/* Not by shutdown(2), which ws_stream.h defines for libwebsockets. */
+void socket_cut_off(int fd)
+{
+    syscall(SYS_shutdown, fd, SHUT_RDWR);
 }

@@ -27,4 +27,7 @@ void socket_give_up_after(int fd, uint64_t ms);
 /* Closing it will reset the connection and free what is left in the kernel, instead of trying to deliver it. */
 void socket_reset_on_close(int fd);
 
+/* Whoever reads or writes on it fails from now on. */
+void socket_cut_off(int fd);
+
 #endif

@@ -43,6 +43,7 @@ enum {
     LOOKS = 8,         /* at a connection whose socket is full, in a stall_timeout at least */
     LOOK_MAX_MS = 1000, /* and that often at least: budget.c wants to know who took something lately */
     UNSENT_MIN = 256,  /* what libwebsockets keeps at most of its own */
+    GIVE_BACK = 8 << 20, /* bytes that were freed are given back to the system from so many on */
 };
 
 /* A message that comes in pieces. */
@@ -105,6 +106,8 @@ static void set_reading(struct session_transport *transport, bool on)
 {
     struct ws *ws = container_of(transport, struct ws, transport);
 
+    if (!on)
+        pulse_hold_back(&ws->pulse);
     lws_rx_flow_control(ws->wsi, on);
 }
 
@@ -141,10 +144,11 @@ static void drop(struct session_transport *transport)
     drop_assembly(ws);
     if (!ws->unsent)
         return;
-    ws->unsent = false;
-    session_keeps(ws->session, BUDGET_UNSENT, 0);
-    /* Within the next turn, and without waiting for what can't be written; "sync" would wait for that. */
-    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
+    /* libwebsockets would keep what it has for seconds, trying to write it, were it not to fail in that. */
+    unsigned char nothing[1] = {0};
+    socket_cut_off(lws_get_socket_fd(ws->wsi));
+    (void)!lws_write(ws->wsi, nothing, sizeof nothing, LWS_WRITE_HTTP);
+    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
 }
 
 static void close_connection(struct session_transport *transport, int code)
@@ -211,6 +215,7 @@ static void fill(struct ws *ws, size_t written)
     if (written || !ws->unsent)
         session_keeps(ws->session, BUDGET_UNSENT, written > UNSENT_MIN ? written : UNSENT_MIN);
     ws->unsent = true;
+    pulse_hold_back(&ws->pulse);
     if (ws->close_code || !list_empty(&ws->full))
         return;
     uint64_t now = clock_monotonic_ms();
@@ -403,6 +408,19 @@ static void look(struct ws *ws, uint64_t now)
         watch(ws, now);
 }
 
+/* After much was freed the allocator still holds it, behind the little that was allocated last. */
+static void give_back(struct ws_server *server)
+{
+    size_t used = budget_used(server->options.budget);
+
+    if (used >= server->kept_at_most) {
+        server->kept_at_most = used;
+    } else if (server->kept_at_most - used >= GIVE_BACK) {
+        server->kept_at_most = used;
+        mem_trim();
+    }
+}
+
 void ws_connections_tick(struct ws_server *server)
 {
     uint64_t now = clock_monotonic_ms();
@@ -442,6 +460,7 @@ void ws_connections_tick(struct ws_server *server)
         drop_now(ws);
     }
     budget_relieve(server->options.budget);
+    give_back(server);
 }
 
 void ws_connection_pong(struct lws *wsi, const void *payload, size_t len)

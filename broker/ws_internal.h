@@ -57,6 +57,7 @@ struct ws_server {
     struct list full_sockets; /* connections whose sockets are full, by when they are looked at */
     struct list assembling;   /* messages that are not complete, by when they must be */
     uint64_t now_ms;          /* monotonic, as of the last tick: within a second */
+    size_t kept_at_most;      /* of the budget, as far as ticks saw it since memory was last given back */
     struct event *ping_timer;
     bool full;     /* the last newcomer met max_connections: said once an episode */
     bool crowded;  /* the last newcomer met handshakes_limit: the same */

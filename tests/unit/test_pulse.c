@@ -104,6 +104,25 @@ static void who_is_held_back_is_waited_for(void **state)
     assert_true(pulse_pong(&pulse, &nonce, sizeof nonce));
 }
 
+static void who_was_held_back_has_its_time_from_then_on(void **state)
+{
+    struct pulse pulse = pinged();
+
+    (void)state;
+    pulse_hold_back(&pulse);
+    assert_int_equal(pulse_judge(&pulse, at(1000, 60000), false), PULSE_WAIT);
+    assert_int_equal(pulse_judge(&pulse, at(1000, 60000), false), PULSE_DEAD);
+    /* Let go between two looks, it could not have answered at the first. */
+    pulse = pinged();
+    assert_int_equal(pulse_judge(&pulse, at(1000, 60000), true), PULSE_WAIT);
+    assert_int_equal(pulse_judge(&pulse, at(1000, 60000), false), PULSE_WAIT);
+    assert_int_equal(pulse_judge(&pulse, at(1000, 60000), false), PULSE_DEAD);
+    /* What was before the ping is over. */
+    pulse_hold_back(&pulse);
+    pulse_ping(&pulse, nonce, at(1000, 60000));
+    assert_int_equal(pulse_judge(&pulse, at(1000, 60000), false), PULSE_DEAD);
+}
+
 static void only_acknowledged_bytes_are_progress(void **state)
 {
     struct pulse pulse = {0};
@@ -127,6 +146,7 @@ int main(void)
         cmocka_unit_test(a_message_is_life),
         cmocka_unit_test(reading_on_is_life_for_as_long_as_it_goes_on),
         cmocka_unit_test(who_is_held_back_is_waited_for),
+        cmocka_unit_test(who_was_held_back_has_its_time_from_then_on),
         cmocka_unit_test(only_acknowledged_bytes_are_progress),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
