@@ -35,7 +35,7 @@ struct router {
     struct map channels, patterns;
     struct buffer envelope; /* scratch for publishing */
     size_t max_message, max_patterns;
-    struct offenders offenders; /* channels on which something came that is no message */
+    struct offenders offenders; /* by what is wrong: who wrote it to Redis is not known */
 };
 
 static void channel_free(struct router_channel *channel)
@@ -303,7 +303,7 @@ static void deliver(struct router *router, struct router_channel *const *channel
         wrong = "the payload is larger than any sender may send";
     if (wrong) {
         router->metrics->bus_invalid++;
-        if (offenders_may_log(&router->offenders, name, slice_text(wrong), clock_monotonic_ms(), &left_out))
+        if (offenders_may_log(&router->offenders, slice_text(wrong), slice_text(""), clock_monotonic_ms(), &left_out))
             log_warn("bus message dropped", log_bytes("channel", name.data, name.len), log_str("reason", wrong),
                      log_int("bytes", (int64_t)bytes.len), log_int("left_out", (int64_t)left_out));
         return;
