@@ -21,13 +21,11 @@ struct path {
 };
 
 /* False when the path has more segments, or more bytes, than any route can match. */
-static bool split_path(struct path *path, const char *text, size_t len, bool decoded)
+static bool split_path(struct path *path, const char *text, size_t len)
 {
-    if (!decoded) {
-        const char *query = len > 0 ? memchr(text, '?', len) : NULL;
-        if (query != NULL)
-            len = (size_t)(query - text);
-    }
+    const char *query = len > 0 ? memchr(text, '?', len) : NULL;
+    if (query != NULL)
+        len = (size_t)(query - text);
     if (len == 0 || text[0] != '/')
         return false;
     if (len > 1 && text[1] == '/') {
@@ -48,10 +46,9 @@ static bool split_path(struct path *path, const char *text, size_t len, bool dec
         if (path->count == sizeof path->segments / sizeof path->segments[0])
             return false;
         path->malformed[path->count] = false;
-        path->alias[path->count] = !decoded && target_is_alias(slice_from(segment, size));
+        path->alias[path->count] = target_is_alias(slice_from(segment, size));
         start += size + 1;
-        if (!decoded)
-            size = target_decode(segment, size, &path->malformed[path->count]);
+        size = target_decode(segment, size, &path->malformed[path->count]);
         path->segments[path->count++] = slice_from(segment, size);
     }
     return true;
@@ -218,13 +215,13 @@ static enum route_result take_route(const struct route *route, const struct path
     return ROUTE_OK;
 }
 
-enum route_result route_match(const struct config *config, const char *path, size_t len, bool decoded,
+enum route_result route_match(const struct config *config, const char *path, size_t len,
                               struct route_match *out)
 {
     out->params = (struct route_params){0};
     out->problem[0] = '\0';
     struct path split;
-    if (!split_path(&split, path, len, decoded))
+    if (!split_path(&split, path, len))
         return ROUTE_NOT_FOUND;
 
     const struct route *route = find_route(config, &split, 0);

@@ -80,12 +80,10 @@ enum route_result {
     ROUTE_BAD_PARAMETER /* 400 */
 };
 
-/* Finds the route of `path`, which is tried as it is and without each configured prefix; a doubled leading
- * slash counts as one. Literal segments win over parameters, the leftmost deciding. With `decoded` false the
- * path is as the client sent it: a query is cut off, and segments are percent-decoded after they were split,
- * so %2F stays data. */
-enum route_result route_match(const struct config *config, const char *path, size_t len, bool decoded,
-                              struct route_match *out);
+/* Finds the route of `path`, which is as the client sent it, and is tried as it is and without each configured prefix; a
+ * doubled leading slash counts as one. Literal segments win over parameters, the leftmost deciding. A query is cut off, and
+ * segments are percent-decoded after they were split, so %2F stays data. */
+enum route_result route_match(const struct config *config, const char *path, size_t len, struct route_match *out);
 
 /* Copies the parameters into one block, to keep for the life of a session; freed with mem_free(). The caller
  * keeps the configuration referenced as long. NULL when memory is short. */

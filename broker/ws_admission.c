@@ -82,7 +82,7 @@ static bool is_connect(const struct config *config, struct slice target)
 static enum route_result match_target(struct ws_server *server, struct ws_verdict *verdict)
 {
     struct slice target = verdict->target, query = target_query(target);
-    enum route_result result = route_match(server->config, target.data, target.len, false, &verdict->match);
+    enum route_result result = route_match(server->config, target.data, target.len, &verdict->match);
     bool connect = result == ROUTE_NOT_FOUND && is_connect(server->config, target);
     const char *wrong = NULL;
 

@@ -35,10 +35,10 @@ static void require_address(bool (*expand)(const struct route_params *, struct b
     buffer_close(&text);
 }
 
-static void try_path(const struct config *config, const char *path, size_t len, bool decoded)
+static void try_path(const struct config *config, const char *path, size_t len)
 {
     struct route_match match;
-    enum route_result result = route_match(config, path, len, decoded, &match);
+    enum route_result result = route_match(config, path, len, &match);
     fuzz_require((result == ROUTE_BAD_PARAMETER) == (match.problem[0] != '\0'));
     if (result != ROUTE_OK)
         return;
@@ -73,8 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             .routes = &route,
             .route_count = 1,
             .prefixes = {.items = &lines[LINE_PREFIX], .count = lines[LINE_PREFIX][0] != '\0'}};
-        try_path(&config, lines[LINE_PATH], path_len, false);
-        try_path(&config, lines[LINE_PATH], path_len, true);
+        try_path(&config, lines[LINE_PATH], path_len);
     }
     route_destroy(route);
     free(text);

@@ -24,7 +24,7 @@ static void match(struct slice target)
                               create_route("/echo")};
     struct config config = {.routes = routes, .route_count = 3, .prefixes = {.items = prefixes, .count = 2}};
     struct route_match match;
-    enum route_result result = route_match(&config, target.data, target.len, false, &match);
+    enum route_result result = route_match(&config, target.data, target.len, &match);
 
     fuzz_require((result == ROUTE_BAD_PARAMETER) == (match.problem[0] != '\0'));
     if (result == ROUTE_OK && match.params.route->param_count) {

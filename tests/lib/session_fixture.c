@@ -331,7 +331,7 @@ static void on_drop(struct session_transport *transport)
 bool client_match(const struct session_fixture *fixture, const char *path, struct route_match *match,
                   struct session_params *params)
 {
-    if (route_match(fixture->config, path, strlen(path), true, match) != ROUTE_OK)
+    if (route_match(fixture->config, path, strlen(path), match) != ROUTE_OK)
         return false;
     *params = (struct session_params){.config = fixture->config,
                                       .route_params = &match->params,
