@@ -143,7 +143,7 @@ static void check_limits(const struct check *check)
     if (sound(check, "outbox_limit") && sound(check, "max_message") &&
         config->outbox_limit < config->max_message + CONFIG_OUTBOX_SLACK)
         report(check, "outbox_limit", "max_message",
-               "don't go together: outbox_limit must be at least max_message and 64KiB");
+               "don't go together: outbox_limit must be at least max_message plus 64KiB");
     if (sound(check, "memory_budget") && sound(check, "outbox_limit") &&
         config->memory_budget < config->outbox_limit)
         report(check, "memory_budget", "outbox_limit",

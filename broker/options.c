@@ -385,7 +385,7 @@ const struct option_spec option_specs[] = {
      .meta = "SIZE",
      .reload = true,
      .help =
-         "What may wait for one slow client before it is cut off (4008); at least max_message and 64KiB."},
+         "What may wait for one slow client before it is cut off (4008); at least max_message plus 64KiB."},
     {.key = "memory_budget",
      .type = OPTION_SIZE,
      .group = GROUP_LIMITS,
@@ -473,7 +473,7 @@ const struct option_spec option_specs[] = {
      .type = OPTION_INTEGER,
      .group = GROUP_LIMITS,
      .offset = FIELD(reads_limit),
-     .fallback = "8",
+     .fallback = "3",
      .min = 1,
      .max = 10000,
      .meta = "N",

@@ -172,7 +172,10 @@ struct ws_server *ws_server_create(const struct ws_options *options)
     if (!server->addresses || !server->newcomer_timer || !start_tls(server) || !create_context(server) ||
         !start_pings(server))
         goto failed;
-    server->listener = listener_create(options->loop, server->config->listen.text, on_accept, server);
+    /* A second broker on the port of a single one would take some of its clients, unnoticed. */
+    bool shared = server->config->workers > 1;
+    server->listener = (shared ? listener_create : listener_create_alone)(
+        options->loop, server->config->listen.text, on_accept, server);
     if (!server->listener)
         goto failed;
     return server;

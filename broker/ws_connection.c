@@ -78,7 +78,8 @@ struct ws {
     bool awaiting_writable;
     bool unsent; /* libwebsockets keeps what the socket didn't take, and session_keeps() was told */
     bool said_why; /* the close frame is being written */
-    bool ending;   /* it is written, and the client has sent its own */
+    bool close_sent; /* it has left */
+    bool ending;     /* and the client has sent its own */
     bool skipping; /* the rest of a refused message is thrown away */
 };
 
@@ -291,7 +292,7 @@ int ws_connection_writable(struct lws *wsi)
         ws->said_why = true;
         lws_close_reason(wsi, (enum lws_close_status)ws->close_code, (unsigned char *)(uintptr_t)reason.data,
                          reason.len);
-        ws->stream.last_words = ws->stream.gate.closed;
+        ws->stream.last_words = true;
         return -1;
     }
     return flush(ws) ? 0 : -1;
@@ -528,12 +529,15 @@ static uint64_t max_message(const void *data)
     return ws->server->config->max_message;
 }
 
-/* Everything is said, and the client has nothing more to say: libwebsockets would wait for its close frame all the same. */
+/* The close frame has left. If the client has sent its own, libwebsockets would wait for another one. */
 static void on_last_words(void *data)
 {
     struct ws *ws = data;
 
-    ws->ending = true;
+    ws->close_sent = true;
+    ws->ending = ws->stream.gate.closed;
+    if (!ws->ending)
+        return;
     list_remove(&ws->dirty);
     list_append(&ws->server->dirty, &ws->dirty);
     loop_defer(ws->server->options.loop, &ws->server->flush_task);
@@ -551,7 +555,10 @@ static bool may_close(void *data)
     struct ws *ws = data;
     const struct outbox *outbox = ws->session ? session_outbox(ws->session) : NULL;
 
-    return ws->close_code || ((!outbox || !outbox->count) && !lws_partial_buffered(ws->wsi));
+    /* Ours goes first, or libwebsockets would answer with the client's code. */
+    if (ws->close_code)
+        return ws->close_sent;
+    return (!outbox || !outbox->count) && !lws_partial_buffered(ws->wsi);
 }
 
 static const struct ws_stream_calls stream_calls = {

@@ -472,10 +472,17 @@ void ws_newcomers_drop_all(struct ws_server *server)
 
 /* ---- acceptance ---- */
 
-/* Drops the one that has been silent for longest. False when there is none. What it sent may not have been read yet. */
-static bool drop_silent(struct ws_server *server)
+/* Drops one that is answered and does not go, else the one that has been silent for longest. False when there is none. What a
+ * silent one sent may not have been read yet. */
+static bool make_room(struct ws_server *server)
 {
+    struct list *lingering = &server->newcomers[NEWCOMERS_LINGERING];
     struct list *silent = &server->newcomers[NEWCOMERS_SILENT];
+
+    if (!list_empty(lingering)) {
+        newcomer_drop(container_of(lingering->next, struct newcomer, link));
+        return true;
+    }
 
     while (!list_empty(silent)) {
         struct newcomer *oldest = container_of(silent->next, struct newcomer, link);
@@ -501,7 +508,7 @@ static bool is_crowded(struct ws_server *server)
     if (!crowded)
         return false;
     server->options.metrics->refused_handshakes++;
-    return !drop_silent(server);
+    return !make_room(server);
 }
 
 /* Whom there is no room for is told so if one send can do it; within TLS that would take a handshake. */

@@ -1,5 +1,6 @@
 #include "proto/writer.h"
 
+#include "base/utf8.h"
 #include "proto/base64.h"
 #include "proto/mp_json.h"
 
@@ -153,9 +154,8 @@ void json_write_string(struct buffer *out, struct slice text)
     buffer_append(out, "\"", 1);
 }
 
-void writer_str(struct writer *writer, struct slice text)
+static void write_str(struct writer *writer, struct slice text)
 {
-    before_value(writer);
     if (writer->face == FACE_JSON) {
         json_write_string(writer->out, text);
         return;
@@ -163,6 +163,33 @@ void writer_str(struct writer *writer, struct slice text)
     msgpack_packer packer = packer_of(writer);
     msgpack_pack_str(&packer, text.len);
     msgpack_pack_str_body(&packer, text.data, text.len);
+}
+
+/* What somebody wrote to the storage by hand may be no UTF-8; a frame that isn't would end the client's connection. */
+static void write_repaired(struct writer *writer, struct slice text)
+{
+    struct buffer repaired;
+
+    buffer_init(&repaired, 0);
+    for (size_t i = 0; i < text.len;) {
+        size_t step = utf8_step(text.data + i, text.len - i);
+        buffer_append(&repaired, step ? text.data + i : "\xef\xbf\xbd", step ? step : 3);
+        i += step ? step : 1;
+    }
+    if (repaired.failed)
+        writer->out->failed = true;
+    else
+        write_str(writer, slice_from(repaired.data, repaired.len));
+    buffer_close(&repaired);
+}
+
+void writer_str(struct writer *writer, struct slice text)
+{
+    before_value(writer);
+    if (utf8_valid(text.data, text.len))
+        write_str(writer, text);
+    else
+        write_repaired(writer, text);
 }
 
 void writer_int(struct writer *writer, int64_t value)

@@ -495,7 +495,7 @@ static void keys_must_go_together(void **state)
         {"--tls-cert=/dev/null", "--log-level=info", "tls_cert = /dev/null (command line) needs tls_key"},
         {"--tls-key=/dev/null", "--log-level=info", "tls_key = /dev/null (command line) needs tls_cert"},
         {"--tls-key=/dev/null", "--tls-cert=/nonexistent", "can't be read: No such file"},
-        {"--outbox-limit=1MiB", "--max-message=1MiB", "outbox_limit must be at least max_message and 64KiB"},
+        {"--outbox-limit=1MiB", "--max-message=1MiB", "outbox_limit must be at least max_message plus 64KiB"},
         {"--lease=1900ms", "--heartbeat=1s", "lease must be at least twice the heartbeat"},
         {"--listen=127.0.0.1:5", "--api=127.0.0.1:5", "are the same address"},
     };

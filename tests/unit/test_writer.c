@@ -249,6 +249,14 @@ static void test_memory_is_short(void **state)
     }
 }
 
+static void what_is_no_utf8_is_repaired(void **state)
+{
+    (void)state;
+    begin(FACE_JSON);
+    writer_str(&writer, slice_from("a\xff\xfe" "b", 4));
+    expect_json("\"a\xef\xbf\xbd\xef\xbf\xbd" "b\"");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +265,7 @@ int main(void)
         TEST(test_escapes),         TEST(test_lengths_of_strings),
         TEST(test_payloads),        TEST(test_a_payload_that_is_no_json),
         TEST(test_memory_is_short), TEST(test_arrays_of_unknown_length),
+        TEST(what_is_no_utf8_is_repaired),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
