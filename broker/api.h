@@ -9,6 +9,7 @@
 
 struct api;
 struct config;
+struct keys;
 struct loop;
 struct metrics;
 struct reads;
@@ -26,6 +27,7 @@ struct api_options {
     struct router *router;
     struct requests *requests;
     struct reads *reads; /* whose turn it is to read */
+    struct keys *keys;   /* how many idempotency keys there may be */
     struct metrics *metrics;
     const struct budget *budget;
     const char *instance;

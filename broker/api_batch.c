@@ -188,6 +188,11 @@ static void run_send(struct line *line, const struct command *command, struct ap
         refuse(line, wrong);
         return;
     }
+    const char *too_many = api_take_key(batch->call.api, sending);
+    if (too_many) {
+        answer_error(line, ERROR_LIMIT, slice_text(too_many));
+        return;
+    }
     line->request.on_done = on_sent;
     if (api_send(batch->call.api, sending, &line->request))
         batch->inflight++;

@@ -156,6 +156,9 @@ struct api_sending {
 /* NULL when it can be sent; otherwise a constant text that says what is wrong. */
 const char *api_check_sending(const struct api_sending *sending);
 
+/* Counts its key, if it has one. Otherwise a constant text that says which limit is reached: it may not be sent. */
+const char *api_take_key(struct api *api, const struct api_sending *sending);
+
 /* False when memory is short: the request doesn't call back. */
 bool api_send(struct api *api, const struct api_sending *sending, struct storage_request *request)
     __attribute__((warn_unused_result));

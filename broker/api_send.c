@@ -2,6 +2,7 @@
 #include "broker/api_internal.h"
 
 #include "base/clock.h"
+#include "broker/keys.h"
 #include "broker/metrics.h"
 #include "broker/requests.h"
 #include "broker/router.h"
@@ -20,6 +21,11 @@ const char *api_check_sending(const struct api_sending *sending)
     if (sending->key.len > STORAGE_KEY_MAX)
         return "an idempotency key has 1 to 64 bytes";
     return NULL;
+}
+
+const char *api_take_key(struct api *api, const struct api_sending *sending)
+{
+    return sending->key.len ? keys_take(api->options.keys, NULL) : NULL;
 }
 
 bool api_send(struct api *api, const struct api_sending *sending, struct storage_request *request)
@@ -133,7 +139,10 @@ static void send_payload(struct api *api, const struct api_input *input, const s
     sending.content = payload.content;
     sending.payload = payload.bytes;
     struct call *call = api_call_create(api, input->http, sizeof *call, on_sent);
-    if (call && !api_send(api, &sending, &call->request))
+    const char *too_many = call ? api_take_key(api, &sending) : NULL;
+    if (too_many)
+        api_reply_error(api, api_call_finish(call), ERROR_LIMIT, too_many);
+    else if (call && !api_send(api, &sending, &call->request))
         api_reply_error(api, api_call_finish(call), ERROR_NO_MEMORY, NULL);
     api_payload_close(&payload);
 }

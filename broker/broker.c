@@ -7,6 +7,7 @@
 #include "broker/budget.h"
 #include "broker/config.h"
 #include "broker/connect.h"
+#include "broker/keys.h"
 #include "broker/listener.h"
 #include "broker/loop.h"
 #include "broker/metrics.h"
@@ -43,6 +44,7 @@ struct broker {
     struct storage *storage;
     struct router *router;
     struct reads reads;
+    struct keys keys;
     struct requests *requests;
     struct sessions *sessions;
     struct connect_routes *connect;
@@ -297,6 +299,7 @@ void broker_reload(struct broker *broker)
     sessions_set_shares(broker->sessions, config->turn_commands, config->turn_bytes, config->inflight_total,
                         config->session_reads);
     reads_set_limit(&broker->reads, config->reads_limit);
+    keys_set_limits(&broker->keys, config->keys_limit, config->session_keys);
     requests_set_checks(broker->requests, config->target_checks);
     router_set_max_message(broker->router, payload_limit(config));
     router_set_max_patterns(broker->router, (size_t)config->max_patterns);
@@ -371,6 +374,7 @@ static bool create_parts(struct broker *broker)
     if (!broker->storage)
         return false;
     reads_init(&broker->reads, broker->loop, &broker->metrics, config->reads_limit);
+    keys_init(&broker->keys, &broker->metrics, config->keys_limit, config->session_keys);
     broker->router = router_create(broker->storage, &broker->metrics, payload_limit(config));
     if (broker->router)
         router_set_max_patterns(broker->router, (size_t)config->max_patterns);
@@ -403,6 +407,7 @@ static bool create_parts(struct broker *broker)
         .turn_bytes = config->turn_bytes,
         .session_reads = config->session_reads,
         .reads = &broker->reads,
+        .keys = &broker->keys,
         .on_idle = on_idle,
         .data = broker,
     };
@@ -436,6 +441,7 @@ static bool create_parts(struct broker *broker)
         .router = broker->router,
         .requests = broker->requests,
         .reads = &broker->reads,
+        .keys = &broker->keys,
         .metrics = &broker->metrics,
         .budget = &broker->budget,
         .instance = broker->instance,

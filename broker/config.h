@@ -63,6 +63,7 @@ struct config {
     uint64_t workers; /* processes */
     uint64_t max_connections, handshakes_limit, address_limit, head_limit, max_message, outbox_limit, inflight_limit, subscriptions_limit, requests_limit, api_limit;
     uint64_t inflight_total, turn_commands, turn_bytes, reads_limit, session_reads, read_size, target_checks;
+    uint64_t keys_limit, session_keys;
     uint64_t api_connections, api_memory, api_timeout, api_idle_timeout;
     uint64_t patterns_limit, pattern_tokens, max_patterns;
     bool wildcards;

@@ -36,6 +36,7 @@
     X(published_directly, "published_directly", "Of those, the ones delivered here without waiting for Redis")  \
     X(publish_failed, "publish_failed", "Messages the bus did not take")                                     \
     X(stored_refused, "stored_refused", "Of those, the ones to be stored for which a limit is reached")      \
+    X(keys_refused, "keys_refused", "Messages with an idempotency key refused because of keys_limit, session_keys") \
     X(bus_messages, "bus_messages", "Messages that came over the bus, or directly")                           \
     X(bus_invalid, "bus_invalid", "Of those, the ones that could not be read")                               \
     X(requests_asked, "requests_asked", "Requests asked by sessions and HTTP callers")                         \

@@ -504,6 +504,30 @@ const struct option_spec option_specs[] = {
      .help = "How many bytes of stored messages are read at a time; at most half of max_message and a quarter of outbox_limit "
              "for a client."},
 
+    {.key = "keys_limit",
+     .type = OPTION_INTEGER,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(keys_limit),
+     .fallback = "50000",
+     .min = 1,
+     .max = 100000000,
+     .meta = "N",
+     .reload = true,
+     .help = "How many messages with an idempotency key the clients of one broker may send within the five minutes that the "
+             "storage remembers a key, whether it stores the message or not; HTTP callers may send as many again. A key takes "
+             "0.2 to 0.7 KiB of the storage's memory, 2 KiB with the longest names."},
+
+    {.key = "session_keys",
+     .type = OPTION_INTEGER,
+     .group = GROUP_LIMITS,
+     .offset = FIELD(session_keys),
+     .fallback = "12500",
+     .min = 1,
+     .max = 100000000,
+     .meta = "N",
+     .reload = true,
+     .help = "How many of them one session may send."},
+
     {.key = "target_checks",
      .type = OPTION_INTEGER,
      .group = GROUP_LIMITS,

@@ -66,6 +66,7 @@ struct sessions_options {
     size_t turn_bytes;     /* the same in bytes; the one that reaches it is still carried out */
     size_t session_reads;  /* reads of one client that are open at a time */
     struct reads *reads;   /* whose turn it is to read */
+    struct keys *keys;     /* how many idempotency keys there may be */
     void (*on_idle)(void *data); /* the last session is gone; may be NULL */
     void *data;
 };

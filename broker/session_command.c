@@ -249,13 +249,34 @@ static struct slice sender_of(struct session *session, char out[static ADDRESS_M
     return slice_from(out, address_format(&sender, out));
 }
 
+/* Counts the key, if the message has one; answers when it may have none. */
+static bool take_key(struct session *session, const struct command *command)
+{
+    struct session_extra *extra;
+    const char *refused;
+
+    if (!command->key.len)
+        return true;
+    extra = session_extra(session);
+    if (!extra) {
+        session_error(session, command->id, ERROR_NO_MEMORY, slice_from(NULL, 0));
+        return false;
+    }
+    refused = keys_take(session->sessions->options.keys, &extra->keys);
+    if (refused)
+        session_error(session, command->id, ERROR_LIMIT, slice_text(refused));
+    return !refused;
+}
+
 static void send_message(struct session *session, const struct command *command, const struct address *to)
 {
     static const struct storage_result nothing;
     struct router *router = session->sessions->options.router;
     char from[ADDRESS_MAX + 1], text[ADDRESS_MAX + 1], sender[ADDRESS_MAX + 1], channel[CHANNEL_MAX];
-    struct session_op *op = session_op_create(session);
 
+    if (!take_key(session, command))
+        return;
+    struct session_op *op = session_op_create(session);
     if (!op) {
         session_error(session, command->id, ERROR_NO_MEMORY, slice_from(NULL, 0));
         return;

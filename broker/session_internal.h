@@ -18,6 +18,7 @@
 #include "base/buffer.h"
 #include "base/log.h"
 #include "broker/budget.h"
+#include "broker/keys.h"
 #include "broker/loop.h"
 #include "broker/offenders.h"
 #include "broker/outbox.h"
@@ -114,6 +115,7 @@ struct session_extra {
     struct reader reader; /* of what recovers, and of what the client reads */
     size_t reading_count; /* the client's reads that wait or are open */
     uint64_t request_count;
+    struct keys_count keys;
     char close_reason[CLOSE_REASON_MAX + 1]; /* an operator's; empty: the code's name */
 };
 

@@ -236,7 +236,8 @@ struct swb_send_options {
     bool store;   /* keep the message in the address's history */
     uint64_t ttl; /* how long the stored message is worth keeping; 0: as long as the history */
     const char
-        *key; /* idempotency key, 1 to 64 bytes: repeated within 5 minutes, it is not delivered again */
+        *key; /* idempotency key, 1 to 64 bytes: repeated within 5 minutes by the same user, or without one by a session
+               * of the same name, it is not delivered again */
     unsigned timeout; /* 0: call_timeout */
 };
 

@@ -291,7 +291,8 @@ export interface SendOptions extends CallOptions {
   store?: boolean;
   /** How long the stored message is worth keeping. */
   ttl?: number;
-  /** Idempotency key, 1 to 64 bytes: repeated within 5 minutes, it is not delivered again. */
+  /** Idempotency key, 1 to 64 bytes: repeated within 5 minutes by the same user, or without one by a session of the
+   * same name, it is not delivered again. */
   key?: string;
 }
 

@@ -132,6 +132,10 @@ static bool read_options(struct sender *sender, const struct args *args)
         complain("--binary reads standard input: give neither a text nor --data");
         return false;
     }
+    if (args_has(args, OPT_KEY) && args->word_count < 2 && !args_has(args, OPT_BINARY)) {
+        complain("--key is for one message, not for each line of standard input: give a text, or --binary");
+        return false;
+    }
     if (ttl && !args_has(args, OPT_STORE)) {
         complain("--ttl goes with --store");
         return false;
@@ -152,6 +156,7 @@ static int run(const struct args *args)
         return status;
     sender.reading = args->word_count < 2;
     sender.link.lasting = sender.reading;
+    sender.link.as_session = true;
     sender.lines.on_line = on_line;
     sender.lines.on_end = on_end;
     sender.lines.data = &sender;

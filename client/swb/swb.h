@@ -34,7 +34,7 @@ enum exit_code {
     X(OPT_BINARY, "binary", 'b', NULL, "all of standard input is one binary message")                        \
     X(OPT_STORE, "store", 's', NULL, "keep the message in the address's history")                            \
     X(OPT_TTL, "ttl", 0, "TIME", "how long the stored message is worth keeping")                             \
-    X(OPT_KEY, "key", 0, "KEY", "idempotency key: repeated within 5 minutes, it is not delivered again")     \
+    X(OPT_KEY, "key", 0, "KEY", "idempotency key: the same sender's is not delivered again within 5 minutes")     \
     X(OPT_TIMEOUT, "timeout", 0, "TIME", "how long to wait, as in 500ms, 5s, 2m; default 5s")                \
     X(OPT_PARALLEL, "parallel", 'p', "N", "programs run at a time; others wait; default 8")                  \
     X(OPT_STATE, "state", 0, "FILE", "where to remember what was printed last")                              \

@@ -27,11 +27,16 @@ const struct command commands[] = {
      0, 0, false, command_listen, OPTIONS(OPT_USER, OPT_SESSION, OPT_TOPIC, OPT_COUNT)},
     {"send", "ADDRESS [TEXT]", "send a message to session:NAME, user:UID or topic:NAME",
      "Without TEXT each line of standard input is a message. Prints the receipt with -v; exits with 3 when nobody was\n"
-     "there and nothing was stored.",
-     1, 2, false, command_send, OPTIONS(OPT_DATA, OPT_BINARY, OPT_STORE, OPT_TTL, OPT_KEY, OPT_TIMEOUT)},
+     "there and nothing was stored.\n\n"
+     "With --key, which is for one message, the same user's same key to the same address is not delivered again within\n"
+     "5 minutes. So a command that may be repeated names the user as well: with --user, in the URL or by its token. Each\n"
+     "anonymous run is somebody else, whose key is new.",
+     1, 2, false, command_send,
+     OPTIONS(OPT_USER, OPT_DATA, OPT_BINARY, OPT_STORE, OPT_TTL, OPT_KEY, OPT_TIMEOUT)},
     {"publish", "TOPIC [TEXT]", "send a message to a topic",
      "As `swb send topic:TOPIC`.",
-     1, 2, false, command_send, OPTIONS(OPT_DATA, OPT_BINARY, OPT_STORE, OPT_TTL, OPT_KEY, OPT_TIMEOUT)},
+     1, 2, false, command_send,
+     OPTIONS(OPT_USER, OPT_DATA, OPT_BINARY, OPT_STORE, OPT_TTL, OPT_KEY, OPT_TIMEOUT)},
     {"request", "ADDRESS [TEXT]", "ask a session or a user, and print the answer",
      "Without TEXT each line of standard input is a question; the answers come in the same order. Exits with 3 when\n"
      "nobody is there, 4 when no answer came in time, 5 when it was refused or the other side left.",

@@ -39,6 +39,23 @@ def test_standard_input_is_one_message_a_line(broker, swb):
     assert [line.partition(": ")[2] for line in messages(listener)] == lines
 
 
+def test_a_key_is_for_one_message_of_one_user(broker, swb):
+    swb.at(broker)
+    for command, target in (("publish", "keyed"), ("send", "topic:keyed")):
+        for words in ((), ("--user", "bob")):
+            swb(command, target, "--store", "--key", "k", *words, stdin="one\ntwo\n", code=2)
+            assert "--key is for one message" in swb.errors
+    swb("history", "topic:keyed", code=0)
+    first = swb("publish", "keyed", "one", "--store", "--key", "k", "--user", "bob", "-v")
+    assert swb("send", "topic:keyed", "again", "--store", "--key", "k", "--user", "bob", "-v") == first
+    swb("publish", "keyed", "two", "--store", "--key", "k", "--user", "amy")
+    # Whoever is nobody is somebody else each time, as the help says.
+    swb("publish", "keyed", "three", "--store", "--key", "k")
+    swb("publish", "keyed", "--binary", "--store", "--key", "k", stdin=b"four\n", binary=True)
+    assert swb("history", "topic:keyed", "--limit", "3") == "one\ntwo\nthree\n"
+    assert len(swb("history", "topic:keyed").splitlines()) == 4
+
+
 def test_nobody_there_is_an_exit_code(broker, swb):
     swb.at(broker)
     swb("send", "user:nobody", "hi", code=3)

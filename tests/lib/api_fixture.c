@@ -35,6 +35,7 @@ void api_fixture_create(void)
                                         .router = fixture.router,
                                         .requests = api_requests,
                                         .reads = &fixture.reads,
+                                        .keys = &fixture.keys,
                                         .metrics = &fixture.metrics,
                                         .budget = &fixture.budget,
                                         .instance = "a1",

@@ -162,6 +162,8 @@ void session_fixture_open(struct session_fixture *fixture, const struct sessions
     chosen.session_reads = chosen.session_reads ? chosen.session_reads : AMPLE;
     reads_init(&fixture->reads, fixture->loop, &fixture->metrics, AMPLE);
     chosen.reads = &fixture->reads;
+    keys_init(&fixture->keys, &fixture->metrics, AMPLE, AMPLE);
+    chosen.keys = &fixture->keys;
     chosen.on_idle = on_idle;
     chosen.data = fixture;
     fixture->sessions = sessions_create(&chosen);

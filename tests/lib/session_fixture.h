@@ -4,6 +4,7 @@
 #define TESTS_LIB_SESSION_FIXTURE_H
 
 #include "broker/budget.h"
+#include "broker/keys.h"
 #include "broker/metrics.h"
 #include "broker/reads.h"
 #include "broker/route.h"
@@ -24,6 +25,7 @@ struct session_fixture {
     struct router *router;
     struct requests *requests; /* those that sessions ask */
     struct reads reads;
+    struct keys keys; /* ample, unless a test sets the limits */
     struct sessions *sessions;
     struct metrics metrics;
     struct budget budget; /* no limit, unless a test sets one */

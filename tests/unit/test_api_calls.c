@@ -87,6 +87,35 @@ static void a_stored_message_has_an_offset(void **state)
     expect_json(http_read(fd), 200, "{\"receipt\":\"stored\",\"offset\":\"1-1\",\"epoch\":\"e\"}\n");
 }
 
+static void callers_have_so_many_keys(void **state)
+{
+    (void)state;
+    keys_set_limits(&fixture.keys, 2, 1);
+    int fd = http_post("POST", "/v1/batch", "",
+                       "{\"cmd\":\"send\",\"to\":\"user:a\",\"text\":\"1\",\"key\":\"k\"}\n"
+                       "{\"cmd\":\"send\",\"to\":\"user:a\",\"text\":\"2\",\"key\":\"k\"}\n"
+                       "{\"cmd\":\"send\",\"to\":\"user:a\",\"text\":\"3\",\"key\":\"k\"}");
+    await_call(FAKE_PUBLISH_WITH);
+    quiet_turns();
+    assert_int_equal(fake_storage_answer_all(fake, FAKE_PUBLISH_WITH, ERROR_NONE, 1), 2);
+    struct response response = http_read(fd);
+    assert_string_equal(buffer_text(&response.body),
+                        "{\"ok\":{\"receipt\":\"delivered\"}}\n{\"ok\":{\"receipt\":\"delivered\"}}\n"
+                        "{\"error\":{\"code\":429,\"name\":\"limit\",\"text\":\"too many idempotency keys "
+                        "within five minutes (keys_limit)\",\"retry\":true}}\n");
+    buffer_close(&response.body);
+    expect_problem(http_read(http_post("POST", "/v1/send/user:a", "Idempotency-Key: k\r\n", "hi")), 429, "limit");
+    expect_problem(http_read(http_post("POST", "/v1/publish/t?store", "Idempotency-Key: k\r\n", "hi")), 429,
+                   "limit");
+    assert_int_equal(fake_storage_open(fake, FAKE_PUBLISH_WITH), 0);
+    assert_int_equal(fixture.metrics.keys_refused, 3);
+    fixture.now_us += (STORAGE_KEY_LIFE_MS + KEYS_MINUTE_MS) * UINT64_C(1000);
+    fd = http_post("POST", "/v1/send/user:a", "Idempotency-Key: k\r\n", "hi");
+    await_call(FAKE_PUBLISH_WITH);
+    fake_storage_answer_next(fake, FAKE_PUBLISH_WITH, ERROR_NONE, 1);
+    expect_json(http_read(fd), 200, "{\"receipt\":\"delivered\"}\n");
+}
+
 static void errors_of_the_storage_are_problems(void **state)
 {
     static const struct {
@@ -414,6 +443,7 @@ int main(void)
 #define API_TEST(name) cmocka_unit_test_setup_teardown(name, api_fixture_open, api_fixture_close)
         API_TEST(a_receipt_says_what_became_of_it),
         API_TEST(a_stored_message_has_an_offset),
+        API_TEST(callers_have_so_many_keys),
         API_TEST(errors_of_the_storage_are_problems),
         API_TEST(callers_that_leave),
         API_TEST(a_reply_is_the_response),

@@ -826,6 +826,49 @@ static void a_plain_answer_that_comes_too_late(void **state)
     expect_gone();
 }
 
+/* ---- idempotency keys ---- */
+
+static void no_more_keys_than_the_limits(void **state)
+{
+    static const char *const keyed[] = {
+        "{\"id\":1,\"cmd\":\"send\",\"to\":\"user:x\",\"text\":\"hi\",\"key\":\"k\"}",
+        "{\"id\":2,\"cmd\":\"publish\",\"topic\":\"t\",\"text\":\"hi\",\"key\":\"k\",\"store\":true}",
+    };
+
+    (void)state;
+    struct client *c = online("/users/bob"), *d = online("/users/amy");
+    keys_set_limits(&fixture.keys, 3, 2);
+    for (size_t i = 0; i < 2; i++) {
+        client_send(c, keyed[i]);
+        assert_true(answer(FAKE_PUBLISH_WITH, ERROR_NONE, 1));
+        expect(c, "delivered");
+    }
+    for (size_t i = 0; i < 2; i++) {
+        client_send(c, keyed[i]);
+        assert_false(answer(FAKE_PUBLISH_WITH, ERROR_NONE, 1));
+        expect(c, "\"code\":429,\"name\":\"limit\",\"text\":\"too many idempotency keys within five minutes (session_keys)\"");
+    }
+    client_send(d, keyed[0]);
+    assert_true(answer(FAKE_PUBLISH_WITH, ERROR_NONE, 1));
+    expect(d, "delivered");
+    client_send(d, keyed[0]);
+    expect(d, "(keys_limit)");
+    assert_int_equal(fixture.metrics.keys_refused, 3);
+    /* What has no key goes on. */
+    client_send(c, "{\"id\":3,\"cmd\":\"send\",\"to\":\"user:x\",\"text\":\"hi\"}");
+    assert_true(answer(FAKE_PUBLISH, ERROR_NONE, 1));
+    expect(c, "{\"id\":3,\"ok\"");
+    /* What is malformed costs nothing; and the keys are gone after their time. */
+    fixture.now_us += (STORAGE_KEY_LIFE_MS + KEYS_MINUTE_MS) * UINT64_C(1000);
+    for (unsigned i = 0; i < 5; i++)
+        client_send(c, "{\"id\":4,\"cmd\":\"send\",\"to\":\"nobody\",\"text\":\"hi\",\"key\":\"k\"}");
+    expect(c, "bad_request");
+    client_send(c, keyed[1]);
+    assert_true(answer(FAKE_PUBLISH_WITH, ERROR_NONE, 1));
+    expect(c, "delivered");
+    expect_gone();
+}
+
 /* ---- memory ---- */
 
 static const char *const script[] = {
@@ -937,6 +980,7 @@ int main(void)
         FAKE_TEST(no_more_subscriptions_than_the_limit),
         FAKE_TEST(a_plain_session_answers),
         FAKE_TEST(a_plain_answer_that_comes_too_late),
+        FAKE_TEST(no_more_keys_than_the_limits),
         MEMORY_TEST(each_allocation_fails_once),
         MEMORY_TEST(all_allocations_fail_from_some_point_on),
     };
