@@ -248,7 +248,8 @@ struct config *config_reload(const struct config *old)
     char *text = NULL;
     size_t size = 0;
     struct loader loader = {.config = config_create(old->source->argv, old->source->environment),
-                            .err = open_memstream(&text, &size)};
+                            .err = open_memstream(&text, &size),
+                            .reloading = true};
     bool ok = loader.config != NULL && loader.err != NULL;
     if (ok) {
         load_sources(&loader);

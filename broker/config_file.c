@@ -5,10 +5,12 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ini.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 struct line {
     const struct config_file_events *events;
@@ -123,13 +125,39 @@ static bool read_all(FILE *file, struct buffer *out, char *problem, size_t probl
     return true;
 }
 
-bool config_file_read(const char *path, struct buffer *out, char *problem, size_t problem_size)
+/* NULL and errno 0: it is there, but of another kind. */
+static FILE *open_kind(int fd, enum config_file_kind kind)
 {
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return NULL;
+    if (kind == CONFIG_FILE_ANY || S_ISREG(status.st_mode))
+        return fdopen(fd, "r");
+    errno = 0;
+    return NULL;
+}
+
+FILE *config_file_open(const char *path, enum config_file_kind kind, char *problem, size_t problem_size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (kind == CONFIG_FILE_REGULAR ? O_NONBLOCK : 0));
+    FILE *file = fd < 0 ? NULL : open_kind(fd, kind);
+    if (file != NULL)
+        return file;
+    if (fd >= 0 && errno == 0)
+        snprintf(problem, problem_size, "is not a regular file");
+    else
         snprintf(problem, problem_size, "can't be opened: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return NULL;
+}
+
+bool config_file_read(const char *path, enum config_file_kind kind, struct buffer *out, char *problem,
+                      size_t problem_size)
+{
+    FILE *file = config_file_open(path, kind, problem, problem_size);
+    if (file == NULL)
         return false;
-    }
     bool ok = read_all(file, out, problem, problem_size);
     fclose(file);
     return ok;

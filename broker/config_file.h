@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 struct buffer;
 
@@ -24,7 +25,15 @@ struct config_file_events {
  * valid during the call only. */
 void config_file_parse(const char *text, size_t len, const struct config_file_events *events, void *data);
 
+/* Where a file may come from. A running broker waits for nobody who would write into a pipe, and what a pipe held at the
+ * start is gone. */
+enum config_file_kind { CONFIG_FILE_ANY, CONFIG_FILE_REGULAR };
+
+/* Opens for reading, CONFIG_FILE_REGULAR without ever waiting; on failure returns NULL with `problem` set. */
+FILE *config_file_open(const char *path, enum config_file_kind kind, char *problem, size_t problem_size);
+
 /* Appends the file's contents; on failure returns false with `problem` set. */
-bool config_file_read(const char *path, struct buffer *out, char *problem, size_t problem_size);
+bool config_file_read(const char *path, enum config_file_kind kind, struct buffer *out, char *problem,
+                      size_t problem_size);
 
 #endif

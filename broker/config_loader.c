@@ -21,6 +21,12 @@ void loader_problem(struct loader *loader, const char *format, ...)
     loader->problems++;
 }
 
+void loader_note(struct loader *loader, const char *text)
+{
+    if (!loader->reloading)
+        fprintf(loader->err, "switchboard: %s\n", text);
+}
+
 void loader_refuse_memory(struct loader *loader)
 {
     loader_problem(loader, "out of memory");

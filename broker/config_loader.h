@@ -15,6 +15,8 @@ struct loader {
     /* What the command line asks for instead of running. */
     bool help, version, check, print, reference;
 
+    bool reloading; /* into a running broker */
+
     /* The file being read. */
     const char *file;
     enum config_rank rank;
@@ -24,6 +26,8 @@ struct loader {
 
 /* Writes one line to `err`, control characters replaced, and counts it. */
 void loader_problem(struct loader *loader, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Writes one line to `err` that is no problem: at the start, not again at each reload. */
+void loader_note(struct loader *loader, const char *text);
 void loader_refuse_memory(struct loader *loader);
 
 /* Sets a key, unless a higher rank has; `origin` is FILE:LINE with RANK_FILE, else NULL. */

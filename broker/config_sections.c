@@ -157,12 +157,13 @@ static void parse_file(struct loader *loader, const char *name, enum config_rank
 void loader_read_file(struct loader *loader)
 {
     const char *path = loader->config->source->file;
+    enum config_file_kind kind = loader->reloading ? CONFIG_FILE_REGULAR : CONFIG_FILE_ANY;
     struct buffer text;
     char reason[256];
     if (path == NULL)
         return;
     buffer_init(&text, 0);
-    if (config_file_read(path, &text, reason, sizeof reason))
+    if (config_file_read(path, kind, &text, reason, sizeof reason))
         parse_file(loader, path, RANK_FILE, text.data, text.len);
     else
         loader_problem(loader, "%s: %s", path, reason);

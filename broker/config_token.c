@@ -1,8 +1,8 @@
 /* The API's token: given as it is, or in a file that only the broker can read. */
 #include "base/alloc.h"
+#include "broker/config_file.h"
 #include "broker/options.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,12 +10,11 @@ enum { FILE_MAX = 512 };
 
 static bool read_file(const char *path, char text[static FILE_MAX], char *problem, size_t size)
 {
-    FILE *file = fopen(path, "re");
+    /* It is read several times, so a pipe would be empty after the first. */
+    FILE *file = config_file_open(path, CONFIG_FILE_REGULAR, problem, size);
 
-    if (!file) {
-        snprintf(problem, size, "can't be read: %s", strerror(errno));
+    if (!file)
         return false;
-    }
     size_t len = fread(text, 1, FILE_MAX - 1, file);
     bool whole = !ferror(file) && len < FILE_MAX - 1;
     fclose(file);

@@ -1,8 +1,10 @@
 """SIGHUP reads the configuration again: for newcomers, without touching anybody."""
 
+import os
+
 import pytest
 
-from lib import Broker, RawWs
+from lib import Broker, RawWs, request
 
 FIRST = """
 max_message = 2KiB
@@ -125,3 +127,67 @@ def test_many_reloads_with_clients(one):
         client.send("x")
         assert client.recv() == f"round{i} x"
         client.close()
+
+
+# ---- files that are none
+
+
+def test_what_came_through_a_pipe_is_kept(tmp_path):
+    """A shell's <(…), and standard input: what they held at the start is gone at the next reading."""
+    (tmp_path / "given").write_text("api_token = abcdefgh12345\n" + FIRST)
+    under = ("bash", "-c", f'exec "$@" < <(cat {tmp_path}/given)', "bash")
+    with Broker(args=("-c", "/dev/stdin"), under=under) as one:
+        line = reload(one, "", "configuration not reloaded")
+        assert line["problem"] == "/dev/stdin: is not a regular file"
+        assert request(one.api_port, "/v1/stats").status == 401
+        with one.connect("/say/bob") as client:
+            client.send("a")
+            assert client.recv() == "first a"
+
+
+@pytest.mark.parametrize("key", ["config", "token"])
+def test_a_pipe_that_nobody_writes_into_holds_nothing_up(one, key):
+    os.mkfifo(os.path.join(one.folder, "pipe"))
+    if key == "config":
+        os.unlink(one.config)
+        os.rename(os.path.join(one.folder, "pipe"), one.config)
+    else:
+        with open(one.config, "a") as file:
+            file.write(f"[switchboard]\napi_token_file = {one.folder}/pipe\n")
+    mark = one.log_mark()
+    with one.connect("/say/bob") as client:
+        one.reload()
+        line = one.log_wait("configuration not reloaded", since=mark)
+        assert line["problem"].endswith("is not a regular file")
+        client.send("a")
+        assert client.recv() == "first a"
+    os.unlink(one.config)
+    reload(one, FIRST.replace("first", "second"))
+    with one.connect("/say/bob") as client:
+        client.send("a")
+        assert client.recv() == "second a"
+
+
+@pytest.mark.parametrize("kind", ["directory", "device"])
+def test_other_kinds_of_files_are_none_either(one, kind):
+    os.unlink(one.config)
+    if kind == "directory":
+        os.mkdir(one.config)
+    else:
+        os.symlink("/dev/null", one.config)
+    one.reload()
+    assert one.log_wait("configuration not reloaded")["problem"].endswith("is not a regular file")
+    with one.connect("/say/bob") as client:
+        client.send("a")
+        assert client.recv() == "first a"
+
+
+def test_a_pipe_may_be_read_once_at_the_start(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with Broker(args=("-c", path), wait=False) as one:
+        path.write_text(FIRST)
+        one.ready()
+        with one.connect("/say/bob") as client:
+            client.send("a")
+            assert client.recv() == "first a"
