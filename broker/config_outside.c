@@ -35,6 +35,29 @@ static const struct option_spec *find_variable(const char *name)
     return NULL;
 }
 
+/* What swb reads, the command line of the same product, and what it tells the programs that it runs. */
+static bool is_of_swb(const char *name)
+{
+    static const char *const names[] = {"URL", "TOKEN", "FROM", "TO", "KIND"};
+    name += strlen(ENV_PREFIX);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The one name that both read. swb takes the broker's form of it too; what only swb takes is meant for swb. */
+static bool is_url_for_swb(struct loader *loader, const char *name, const char *value)
+{
+    if (strcmp(name, ENV_PREFIX "API") != 0 || strstr(value, "://") == NULL)
+        return false;
+    loader_note(loader,
+                ENV_PREFIX "API holds a URL, which is for swb, and is not used here: the broker's own is "
+                           "ADDR:PORT or off");
+    return true;
+}
+
 /* An empty variable counts as unset: that is how compose files and units pass "nothing". */
 static void read_variable(struct loader *loader, const char *variable)
 {
@@ -43,7 +66,7 @@ static void read_variable(struct loader *loader, const char *variable)
     if (equals == NULL || equals[1] == '\0' || strncmp(variable, ENV_PREFIX, strlen(ENV_PREFIX)) != 0)
         return;
     snprintf(name, sizeof name, "%.*s", (int)(equals - variable), variable);
-    if (strcmp(name, ENV_PREFIX "CONFIG") == 0)
+    if (strcmp(name, ENV_PREFIX "CONFIG") == 0 || is_of_swb(name) || is_url_for_swb(loader, name, equals + 1))
         return;
     const struct option_spec *spec = find_variable(name);
     if (spec != NULL) {

@@ -242,3 +242,32 @@ def test_a_certificate_that_is_none(tmp_path):
         for cert, key in ((bad, good.key), (good.cert, bad)):
             done = run("--tls-cert", cert, "--tls-key", key, "--listen", f"127.0.0.1:{free_port()}", "--api", "off", expect=1)
             assert "level=error" in done.stderr
+
+
+# ---- the command line's variables
+
+
+def test_the_variables_of_swb_are_not_the_brokers():
+    swb = {"SWITCHBOARD_URL": "wss://broker.example/connect", "SWITCHBOARD_TOKEN": "abcdefgh", "SWITCHBOARD_FROM": "session:x",
+           "SWITCHBOARD_TO": "user:x", "SWITCHBOARD_KIND": "text"}
+    assert run("--check-config", env=swb).stderr == ""
+    assert printed(env=swb) == printed()
+    run("--check-config", env={"SWITCHBOARD_URLS": "x"}, expect=2)
+
+
+def test_the_apis_url_is_for_swb_and_its_address_for_both(tmp_path):
+    url = {"SWITCHBOARD_API": "http://127.0.0.1:9"}
+    assert printed(env=url)["api"] == ("127.0.0.1:8001", "default")
+    assert "SWITCHBOARD_API holds a URL, which is for swb" in run("--check-config", env=url).stderr
+    assert printed(env={"SWITCHBOARD_API": "127.0.0.1:9"})["api"] == ("127.0.0.1:9", "environment SWITCHBOARD_API")
+    run("--check-config", env={"SWITCHBOARD_API": "127.0.0.1"}, expect=2)
+    assert "--api" in run("--check-config", "--api", "http://127.0.0.1:9", expect=2).stderr
+    # What it says at the start it does not say again, and least of all as a reason to refuse what is right.
+    path = tmp_path / "switchboard.conf"
+    path.write_text("max_message = 2KiB\n")
+    with Broker(args=("-c", path), env=url) as one:
+        one.reload()
+        one.log_wait("configuration reloaded")
+        path.write_text("max_message = lots\n")
+        one.reload()
+        assert "max_message" in one.log_wait("configuration not reloaded")["problem"]
