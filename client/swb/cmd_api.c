@@ -291,8 +291,12 @@ int command_kick(const struct args *args)
     struct buffer query;
     uint64_t code;
 
-    if (!args_number(args, OPT_CODE, 0, &code))
+    if (!args_number(args, OPT_CODE, 1000, &code))
         return EXIT_USAGE;
+    if (code != 1000 && (code < 3000 || code > 4999)) {
+        complain("--code takes 1000 or 3000 to 4999, not %" PRIu64, code);
+        return EXIT_USAGE;
+    }
     buffer_init(&query, 0);
     buffer_append_text(&query, "");
     if (args_has(args, OPT_CODE))

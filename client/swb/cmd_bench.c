@@ -499,7 +499,7 @@ int command_bench(const struct args *args)
     struct bench bench = {.args = args};
     int status = EXIT_ERROR;
 
-    if (!read_options(&bench, args))
+    if (!settings_check(args) || !read_options(&bench, args))
         return EXIT_USAGE;
     if (bench_open(&bench)) {
         run(&bench);

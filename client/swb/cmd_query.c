@@ -15,6 +15,23 @@ static bool failed(struct link *link, const struct swb_result *result)
     return result->error != SWB_OK;
 }
 
+/* Of --since OFFSET or EPOCH:OFFSET, as `swb send -v` prints it. */
+static const char *since_offset(const struct args *args)
+{
+    const char *since = args->values[OPT_SINCE], *colon = since ? strchr(since, ':') : NULL;
+
+    return colon ? colon + 1 : since;
+}
+
+/* Whether `epoch` is another one than that of --since, if it has one. */
+static bool is_other_epoch(const struct args *args, const char *epoch)
+{
+    const char *since = args->values[OPT_SINCE], *colon = since ? strchr(since, ':') : NULL;
+
+    return epoch && colon &&
+           (strlen(epoch) != (size_t)(colon - since) || memcmp(epoch, since, strlen(epoch)) != 0);
+}
+
 static void on_history(struct swb_client *client, const struct swb_result *result, void *data)
 {
     struct link *link = data;
@@ -24,6 +41,8 @@ static void on_history(struct swb_client *client, const struct swb_result *resul
         return;
     for (size_t i = 0; i < result->message_count; i++)
         print_message(link->args, &result->messages[i]);
+    if (is_other_epoch(link->args, result->epoch))
+        complain("%s: messages may be missing", link->args->words[0]);
     link_end(link, EXIT_OK);
 }
 
@@ -101,7 +120,7 @@ static int run(const struct args *args, int (*begin)(struct link *link))
 static int begin_history(struct link *link)
 {
     const struct args *args = link->args;
-    struct swb_history_options options = {.since = args->values[OPT_SINCE],
+    struct swb_history_options options = {.since = since_offset(args),
                                           .reverse = args_has(args, OPT_REVERSE)};
     uint64_t limit;
 
@@ -124,8 +143,14 @@ int command_history(const struct args *args)
 {
     uint64_t limit;
 
+    const char *since = args->values[OPT_SINCE], *offset = since_offset(args);
+
     if (!args_number(args, OPT_LIMIT, 0, &limit))
         return EXIT_USAGE;
+    if (since && (!*offset || *since == ':')) {
+        complain("--since takes OFFSET or EPOCH:OFFSET");
+        return EXIT_USAGE;
+    }
     return run(args, begin_history);
 }
 

@@ -8,6 +8,7 @@
 #include <event2/keyvalq_struct.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 enum { TIMEOUT_S = 30 };
 
@@ -95,6 +96,17 @@ static int exchange_run(struct exchange *exchange, const struct args *args, cons
     return status;
 }
 
+/* url_parse() is for WebSockets first, and says so. */
+static const char *check_scheme(const char *text)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (strncasecmp(text, schemes[i], strlen(schemes[i])) == 0)
+            return NULL;
+    return "the API's URL begins with http://";
+}
+
 int http_request(const struct args *args, const char *method, const char *path, struct http_answer *answer)
 {
     struct exchange exchange = {.answer = answer};
@@ -102,7 +114,11 @@ int http_request(const struct args *args, const char *method, const char *path, 
 
     answer->status = 0;
     buffer_init(&answer->body, 0);
-    const char *wrong = url_parse(settings_api(args), "/", &url);
+    if (!settings_check(args))
+        return EXIT_USAGE;
+    const char *wrong = check_scheme(settings_api(args));
+    if (!wrong)
+        wrong = url_parse(settings_api(args), "/", &url);
     if (wrong) {
         complain("%s: %s", settings_api(args), wrong);
         return EXIT_USAGE;

@@ -2,6 +2,7 @@
 
 #include "base/buffer.h"
 #include "client/url.h"
+#include "proto/address.h"
 
 #include <event2/event.h>
 #include <signal.h>
@@ -74,6 +75,27 @@ static void write_parameter(struct buffer *out, const char *separator, const cha
         buffer_printf(out, "%%%02X", *at);
 }
 
+/* False: it was said what is wrong with --user or --session. */
+static bool check_names(const struct link *link)
+{
+    const char *user = link->args->values[OPT_USER], *session = link->args->values[OPT_SESSION];
+    const char *wrong = NULL;
+
+    if (!link->as_session)
+        return true;
+    if (user && session) {
+        complain("--user and --session exclude each other");
+        return false;
+    }
+    if (user)
+        wrong = address_check_name(slice_text(user));
+    else if (session)
+        wrong = address_check_exclusive(slice_text(session));
+    if (wrong)
+        complain("--%s %s: %s", user ? "user" : "session", user ? user : session, wrong);
+    return !wrong;
+}
+
 /* The URL, with --user or --session in its query. */
 static int connect_client(struct link *link)
 {
@@ -84,6 +106,8 @@ static int connect_client(struct link *link)
     struct buffer text;
     struct url parsed;
 
+    if (!check_names(link))
+        return SWB_BAD_REQUEST;
     const char *wrong = url_parse(url, "/connect", &parsed);
     if (wrong) {
         complain("%s: %s", url, wrong);
@@ -92,10 +116,8 @@ static int connect_client(struct link *link)
     url_close(&parsed);
     buffer_init(&text, 0);
     buffer_append_text(&text, url);
-    if (user)
-        write_parameter(&text, separator, "user", user);
-    if (session)
-        write_parameter(&text, user ? "&" : separator, "session", session);
+    if (user || session)
+        write_parameter(&text, separator, user ? "user" : "session", user ? user : session);
     const char *whole = buffer_text(&text);
     int error = whole ? swb_client_connect(link->client, whole) : SWB_NO_MEMORY;
     buffer_close(&text);
@@ -121,6 +143,9 @@ bool link_open(struct link *link, const struct args *args)
     struct swb_options options = SWB_OPTIONS;
 
     link->args = args;
+    link->status = EXIT_USAGE;
+    if (!settings_check(args))
+        return false;
     link->status = -1;
     options.token = settings_token(args);
     options.ca_file = args->values[OPT_CA_FILE];

@@ -50,7 +50,14 @@ const char *settings_api(const struct args *args)
 
     if (!url)
         url = from_environment("SWITCHBOARD_API");
-    return url ? url : "http://127.0.0.1:8001";
+    if (!url)
+        return "http://127.0.0.1:8001";
+    if (strstr(url, "://"))
+        return url;
+    /* The broker's own form of it. */
+    static char whole[4200];
+    snprintf(whole, sizeof whole, "http://%s", url);
+    return whole;
 }
 
 const char *settings_token(const struct args *args)
@@ -58,4 +65,18 @@ const char *settings_token(const struct args *args)
     const char *token = args->values[OPT_TOKEN];
 
     return token ? token : from_environment("SWITCHBOARD_TOKEN");
+}
+
+bool settings_check(const struct args *args)
+{
+    const char *token = settings_token(args);
+
+    for (const char *at = token; at && *at; at++) {
+        if ((unsigned char)*at < ' ' || *at == 0x7f) {
+            complain("the token in %s holds a control character, such as the end of a line with CR LF",
+                     args->values[OPT_TOKEN] ? "--token" : "SWITCHBOARD_TOKEN");
+            return false;
+        }
+    }
+    return true;
 }

@@ -20,7 +20,7 @@ enum exit_code {
 /* X(symbol, long name, letter or 0, argument or NULL, summary) */
 #define OPTION_LIST(X)                                                                                       \
     X(OPT_URL, "url", 'u', "URL", "the broker; default: $SWITCHBOARD_URL, or ~/.config/switchboard/url")     \
-    X(OPT_API, "api", 0, "URL", "the HTTP API; default: $SWITCHBOARD_API, or http://127.0.0.1:8001")         \
+    X(OPT_API, "api", 0, "URL", "the HTTP API, or HOST:PORT; default: $SWITCHBOARD_API, or 127.0.0.1:8001")  \
     X(OPT_TOKEN, "token", 0, "TOKEN", "bearer token; default: $SWITCHBOARD_TOKEN")                           \
     X(OPT_CA_FILE, "ca-file", 0, "FILE", "PEM file to trust instead of the system's certificates")           \
     X(OPT_JSON, "json", 'j', NULL, "print JSON, one value a line")                                           \
@@ -39,7 +39,7 @@ enum exit_code {
     X(OPT_PARALLEL, "parallel", 'p', "N", "programs run at a time; others wait; default 8")                  \
     X(OPT_STATE, "state", 0, "FILE", "where to remember what was printed last")                              \
     X(OPT_NO_RECOVER, "no-recover", 0, NULL, "begin now, whatever was missed")                               \
-    X(OPT_SINCE, "since", 0, "OFFSET", "only what came after it")                                            \
+    X(OPT_SINCE, "since", 0, "OFFSET", "only what came after it, as OFFSET or EPOCH:OFFSET")                 \
     X(OPT_LIMIT, "limit", 'l', "N", "at most N; default 100")                                                \
     X(OPT_REVERSE, "reverse", 'r', NULL, "newest first")                                                     \
     X(OPT_INSTANCE, "instance", 0, "ID", "only of this instance")                                            \
@@ -106,6 +106,7 @@ int command_version(const struct args *args);
 const char *settings_url(const struct args *args); /* NULL: it was said why not; the process's for good */
 const char *settings_api(const struct args *args);
 const char *settings_token(const struct args *args); /* NULL: none */
+bool settings_check(const struct args *args);        /* false: it was said what is wrong */
 
 /* ---- the commands */
 int command_listen(const struct args *args);

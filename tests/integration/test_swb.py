@@ -226,3 +226,28 @@ def test_help_and_completions_name_every_command(swb):
     done = subprocess.run(["bash", "-c", bash + 'COMP_WORDS=(swb re) COMP_CWORD=1; _swb; echo "${COMPREPLY[@]}"'],
                           capture_output=True, text=True, check=True)
     assert done.stdout == "request\n"
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--session", "a~b"], "--session a~b: ~ is reserved"), (["--session", ""], "--session : "), (["--user", "x" * 256], "--user x"),
+    (["--user", "a\u202eb"], "--user a\\u202eb: "), (["--user", "a", "--session", "b"], "--user and --session exclude each other")])
+@pytest.mark.parametrize("command", [["listen"], ["serve"]])
+def test_names_that_nobody_can_have(swb, command, words, says):
+    swb(*command, *words, *(["true"] if command == ["serve"] else []), code=2)
+    assert swb.errors.startswith(f"swb: {says}")
+
+
+def test_history_goes_on_where_a_send_was(broker, swb):
+    swb.at(broker)
+    receipts = [json.loads(swb("publish", "news", number, "--store", "--json")) for number in range(3)]
+    epoch, offset = receipts[0]["epoch"], receipts[0]["offset"]
+    shown = swb("publish", "news", "3", "--store", "-v")
+    assert f"{epoch}:" in shown
+    assert swb("history", "topic:news", "--since", f"{epoch}:{offset}") == "1\n2\n3\n"
+    assert swb.errors == ""
+    assert swb("history", "topic:news", "--since", offset) == "1\n2\n3\n"
+    assert swb("history", "topic:news", "--since", f"x{epoch}:{offset}") == "1\n2\n3\n"
+    assert swb.errors == "swb: topic:news: messages may be missing\n"
+    for bad in (f":{offset}", f"{epoch}:", ""):
+        swb("history", "topic:news", "--since", bad, code=2)
+        assert swb.errors == "swb: --since takes OFFSET or EPOCH:OFFSET\n"
