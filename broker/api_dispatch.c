@@ -20,7 +20,7 @@ static const struct endpoint table[] = {
     {METHOD_GET, "/healthz", api_serve_healthz, NULL, true, NO_BODY},
     {METHOD_GET, "/readyz", api_serve_readyz, NULL, true, NO_BODY},
     {METHOD_GET, "/metrics", api_serve_metrics, NULL, false, NO_BODY},
-    {METHOD_GET, "/v1/stats", api_serve_stats, NULL, false, NO_BODY},
+    {METHOD_GET, "/v1/stats", api_serve_stats, "", false, NO_BODY},
     {METHOD_POST, "/v1/send/{address}", api_serve_send, "store ttl", false, MESSAGE},
     {METHOD_POST, "/v1/publish/{topic}", api_serve_publish, "store ttl", false, MESSAGE},
     {METHOD_POST, "/v1/request/{address}", api_serve_request, "timeout", false, MESSAGE},
@@ -55,9 +55,13 @@ static bool is_meant(struct api *api, struct api_http *http)
 {
     const char *host = api_http_head(http)->host, *hosts = api->config->api_hosts;
 
-    if (!host || api_host_is_known(host, hosts) || (api->token && !*hosts))
+    if (host && (api_host_is_known(host, hosts) || (api->token && !*hosts)))
         return true;
     api_http_close_after(http);
+    if (!host) { /* HTTP/1.0 may leave it out, so health may be asked without */
+        api_reply_error(api, http, ERROR_BAD_REQUEST, "the request has no Host header");
+        return false;
+    }
     api_reply_problem(api, http, 421, "misdirected", false,
                       "the API isn't served under this Host; api_hosts names further ones");
     return false;

@@ -194,6 +194,19 @@ def test_whom_it_is_for(one, host, status):
         assert health[0][0] == 200
 
 
+def test_a_missing_host_is_for_health_alone():
+    """HTTP/1.0 may leave it out, and then nothing tells for whom a request is."""
+    for options in ({}, {"api_token": TOKEN}, {"api_hosts": "api.example"}):
+        with Broker(**options) as broker:
+            for path, status in (("/healthz", 200), ("/readyz", 200), ("/v1/stats", 400), ("/metrics", 400), ("/nothing", 400)):
+                data = f"GET {path} HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+                found = exchange(broker, data)
+                assert found[0][0] == status
+                if status != 200:
+                    check_problem(found[0], status)
+            assert exchange(broker, f"GET /v1/stats HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())[0][0] == 200
+
+
 def test_hosts_of_the_configuration():
     def status(broker, host, *fields):
         lines = [f"Host: {host}", *fields, "Connection: close"]

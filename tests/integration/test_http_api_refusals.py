@@ -24,7 +24,7 @@ def one():
     ("GET", "/v1/sessions/%zz"), ("GET", "/v1/sessions/%4"), ("GET", "/v1/sessions/%FF"), ("GET", "/v1/sessions/a%00b"),
     ("GET", "/v1/sessions/" + "x" * 256), ("GET", "/v1/users/" + "%C3%BC" * 200), ("GET", "/v1/sessions?limit=0"),
     ("GET", "/v1/sessions?limit=1001"), ("GET", "/v1/sessions?limit=-1"), ("GET", "/v1/sessions?limit="), ("GET", "/v1/sessions?limit=1&limit=2"),
-    ("GET", "/v1/sessions?unknown=1"), ("GET", "/v1/sessions?user=%zz"), ("GET", "/v1/sessions?cursor=xyz"), ("GET", "/v1/sessions?user="),
+    ("GET", "/v1/sessions?unknown=1"), ("GET", "/v1/stats?unknown=1"), ("GET", "/v1/stats?pretty"), ("GET", "/v1/sessions?user=%zz"), ("GET", "/v1/sessions?cursor=xyz"), ("GET", "/v1/sessions?user="),
     ("GET", "/v1/topics/a.*/history"), ("GET", "/v1/topics/x/history?reverse=maybe"), ("GET", "/v1/history/nobody"),
     ("GET", "/v1/history/instance:b1"), ("POST", "/v1/send/nobody"), ("POST", "/v1/send/instance:b1"), ("POST", "/v1/send/session:"),
     ("POST", "/v1/publish/orders.>"), ("POST", "/v1/send/user:x?ttl=5s"), ("POST", "/v1/send/user:x?store&ttl=0"),
@@ -32,6 +32,12 @@ def one():
     ("POST", "/v1/request/session:x?timeout=6m"), ("POST", "/v1/request/session:x?timeout=99999999999999999999")])
 def test_what_is_malformed(one, method, path):
     problem(ask(one, path, method), 400, "bad_request")
+
+
+def test_what_monitors_add_is_ignored(one):
+    """Scrapers and balancers have parameters of their own, which can't always be left out."""
+    for path in ("/metrics", "/healthz", "/readyz"):
+        assert ask(one, path + "?from=elsewhere").status == 200
 
 
 def test_bodies_that_are_not_what_they_say(one):
