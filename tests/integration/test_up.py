@@ -267,3 +267,29 @@ def test_bad_options(options, said):
 def test_help():
     done = subprocess.run([ROOT / "deploy/up", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "Usage: deploy/up" in done.stdout and done.stderr == ""
+
+
+def test_a_directory_of_somebody_elses_things_is_left_alone(tmp_path):
+    precious = tmp_path / "precious.log"
+    precious.write_text("mine")
+    tmp_path.chmod(0o755)
+    done = subprocess.run([ROOT / "deploy/up", "--no-install", "--storage", "memory", "--port", str(free_port())],
+                          env=environment(SWITCHBOARD_RUN_DIR=str(tmp_path)), cwd="/", stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, timeout=30)
+    assert done.returncode == 1 and "is not empty, and was not made by deploy/up" in done.stderr
+    assert precious.read_text() == "mine" and tmp_path.stat().st_mode & 0o777 == 0o755
+    assert os.listdir(tmp_path) == ["precious.log"]
+
+
+def test_a_directory_of_an_earlier_run_is_used_again():
+    with Up("--storage", "memory") as up:
+        again = Up("--storage", "memory")
+        os.rmdir(again.folder)
+        up.stop()
+        again.folder = up.folder
+        again.env["SWITCHBOARD_RUN_DIR"] = up.folder
+        with open(os.path.join(up.folder, "old.log"), "w"):
+            pass
+        again.start()
+        assert not os.path.exists(os.path.join(up.folder, "old.log"))
+        again.stop()
