@@ -258,3 +258,10 @@ def test_architecture_names_what_exists():
     missing += [name for name in re.findall(r"(?<![\w/*])([a-z_0-9]+\.(?:c|lua))\b", text) if name not in known]
     missing += [path for path in re.findall(r"`([a-z]+/[\w./]+)`", text) if not (ROOT / path).exists()]
     assert not missing, f"architecture.md speaks of {missing}"
+
+
+def test_haproxy_asks_the_ports_that_deploy_up_gives_out():
+    """The example for HAProxy and the table in the README show the same two brokers."""
+    readme = re.findall(r"broker\d +\d+ +127\.0\.0\.1:(\d+) +http://127\.0\.0\.1:(\d+)", (ROOT / "README.md").read_text())
+    config = re.findall(r"server broker\d 127\.0\.0\.1:(\d+) port (\d+)", (ROOT / "deploy/haproxy.cfg").read_text())
+    assert len(readme) == 2 and config == readme
