@@ -529,13 +529,14 @@ static uint64_t max_message(const void *data)
     return ws->server->config->max_message;
 }
 
-/* The close frame has left. If the client has sent its own, libwebsockets would wait for another one. */
+/* The close frame has left. If the client has sent its own, libwebsockets would wait for another one; and where frames are
+ * broken, the client's may not be found any more. */
 static void on_last_words(void *data)
 {
     struct ws *ws = data;
 
     ws->close_sent = true;
-    ws->ending = ws->stream.gate.closed;
+    ws->ending = ws->stream.gate.closed || ws->close_code == CLOSE_PROTOCOL_ERROR;
     if (!ws->ending)
         return;
     list_remove(&ws->dirty);
