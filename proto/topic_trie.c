@@ -48,6 +48,7 @@ static struct topic_trie_node *node_create(struct topic_trie *trie, struct topic
 
     if (!node)
         return NULL;
+    node->key = (char *)(node + 1);
     memcpy(node->key, &parent, PARENT);
     if (token.len)
         memcpy(node->key + PARENT, token.data, token.len);

@@ -23,7 +23,7 @@ struct topic_trie_node {
     struct topic_trie_entry *here; /* the pattern that ends here; NULL: none */
     struct topic_trie_entry *rest; /* the pattern that ends here with a > */
     size_t children;
-    char key[]; /* the parent's address, the token */
+    char *key; /* the parent's address, the token; behind the node itself; NULL: the root's */
 };
 
 struct topic_trie {
