@@ -93,14 +93,26 @@ static struct ws *ws_of(struct lws *wsi)
 
 /* ---- what the session asks ---- */
 
+/* ws_connections_on_flush() comes by at the end of the turn. */
+static void flush_soon(struct ws *ws)
+{
+    if (!list_empty(&ws->dirty))
+        return;
+    list_append(&ws->server->dirty, &ws->dirty);
+    loop_defer(ws->server->options.loop, &ws->server->flush_task);
+}
+
 static void want_write(struct session_transport *transport)
 {
     struct ws *ws = container_of(transport, struct ws, transport);
 
-    if (ws->awaiting_writable || !list_empty(&ws->dirty))
-        return;
-    list_append(&ws->server->dirty, &ws->dirty);
-    loop_defer(ws->server->options.loop, &ws->server->flush_task);
+    if (!ws->awaiting_writable)
+        flush_soon(ws);
+}
+
+static void drop_now(struct ws *ws)
+{
+    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
 }
 
 static void set_reading(struct session_transport *transport, bool on)
@@ -149,7 +161,7 @@ static void drop(struct session_transport *transport)
     unsigned char nothing[1] = {0};
     socket_cut_off(lws_get_socket_fd(ws->wsi));
     (void)!lws_write(ws->wsi, nothing, sizeof nothing, LWS_WRITE_HTTP);
-    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
+    drop_now(ws);
 }
 
 static void close_connection(struct session_transport *transport, int code)
@@ -166,11 +178,6 @@ static void close_connection(struct session_transport *transport, int code)
     /* The client's answer to the close frame must be read, whatever stopped reading. */
     lws_rx_flow_control(ws->wsi, 1);
     want_write(transport);
-}
-
-static void drop_now(struct ws *ws)
-{
-    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
 }
 
 static const struct session_transport_ops transport_ops = {
@@ -537,11 +544,8 @@ static void on_last_words(void *data)
 
     ws->close_sent = true;
     ws->ending = ws->stream.gate.closed || ws->close_code == CLOSE_PROTOCOL_ERROR;
-    if (!ws->ending)
-        return;
-    list_remove(&ws->dirty);
-    list_append(&ws->server->dirty, &ws->dirty);
-    loop_defer(ws->server->options.loop, &ws->server->flush_task);
+    if (ws->ending)
+        flush_soon(ws);
 }
 
 static void linger(void *data, int fd)
@@ -741,7 +745,7 @@ static void let_in(struct ws *ws, int fd)
     if (ws->session)
         return;
     log_error("libwebsockets has not taken a request", log_str("read", ws_stream_has_begun(&ws->stream) ? "yes" : "no"));
-    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
+    drop_now(ws);
 }
 
 void ws_connection_start(struct ws_server *server, const struct ws_verdict *verdict, int fd, SSL *tls,
